@@ -1,0 +1,434 @@
+"""``aiops.yaml``: what operations people tune while the platform runs.
+
+What belongs here: the typed shape of that file, its loading with errors that name file, line, field and allowed values,
+and its reloading, which never takes a running process down. What differs between installations is in ``settings``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from aiops_assets.landing.segment import is_name
+from aiops_assets.settings import environment_variable
+
+log = logging.getLogger(__name__)
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?\s*")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, None: 1.0}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of ``90``, ``"90s"``, ``"5m"``, ``"2h"``, ``"1d"`` or ``"500ms"``."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a duration such as 30s, 5m, 2h or 1d")
+    match = _DURATION.fullmatch(str(value))
+    if match is None:
+        raise ValueError("a duration such as 30s, 5m, 2h or 1d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _aware(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError("use lower-case letters, digits, '_', '.' and '-', at most 63")
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Interval = Annotated[float, BeforeValidator(parse_duration), Field(ge=1)]
+Instant = Annotated[datetime, AfterValidator(_aware)]
+Name = Annotated[str, AfterValidator(_name)]
+Severity = Literal["trace", "debug", "info", "warning", "error", "critical"]
+#: OpenTelemetry severity numbers of the words used in aiops.yaml
+SEVERITY_NUMBER: dict[str, int] = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class HostCollection(_Model):
+    """Collection of the machine the platform runs on."""
+
+    enabled: bool = True
+    interval: Interval = 10.0
+    processes: int = Field(10, ge=0, le=200, description="how many of the busiest processes to record")
+
+
+class SnmpCredentials(_Model):
+    """How to talk to an SNMP agent; v3 is authPriv when both keys are given."""
+
+    version: Literal["1", "2c", "3"] = "2c"
+    community: SecretStr = SecretStr("public")
+    user: str | None = None
+    auth_protocol: Literal["MD5", "SHA", "SHA224", "SHA256", "SHA384", "SHA512"] = "SHA"
+    auth_key: SecretStr | None = None
+    priv_protocol: Literal["DES", "3DES", "AES", "AES192", "AES256"] = "AES"
+    priv_key: SecretStr | None = None
+    context: str = ""
+
+    @model_validator(mode="after")
+    def _v3_needs_a_user(self) -> SnmpCredentials:
+        if self.version == "3" and not self.user:
+            raise ValueError("version 3 needs 'user'")
+        if self.priv_key is not None and self.auth_key is None:
+            raise ValueError("'priv_key' needs 'auth_key' as well")
+        return self
+
+
+class Device(_Model):
+    """A device to poll."""
+
+    name: str = Field(min_length=1, max_length=255)
+    kind: Literal["snmp"] = "snmp"
+    address: str = Field(min_length=1, description="host or host:port, port 161 when left out")
+    snmp: SnmpCredentials = SnmpCredentials()
+    interval: Interval = 60.0
+    timeout: Annotated[Duration, Field(gt=0, le=60)] = 2.0
+    retries: int = Field(2, ge=0, le=10)
+    deadline: Annotated[Duration, Field(gt=0)] = Field(20.0, description="a poll that takes longer is cut and named")
+    max_repetitions: int = Field(25, ge=1, le=100)
+    profiles: tuple[str, ...] = Field((), description="profiles to poll; empty: all that the agent answers")
+    site: str | None = None
+    owner: str | None = None
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
+
+
+class Source(_Model):
+    """Limits and expectations of one source of deliveries."""
+
+    format: Literal["telegraf", "generic", "collected"] | None = None
+    freshness: Duration = Field(900.0, description="older than this, the source is called late")
+    max_series: int | None = Field(None, ge=1, description="refuse series beyond this number, visibly")
+
+
+class Entity(_Model):
+    """A declared host, service or device."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["host", "service", "device"] = "host"
+    site: str | None = None
+    owner: str | None = None
+    impact: Literal[1, 2, 3] = Field(2, description="1: many people stop working, 3: hardly anybody notices")
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    depends_on: tuple[str, ...] = Field((), description="names of entities this one needs")
+
+
+class Rule(_Model):
+    """One absolute rule. Which fields apply depends on ``kind``."""
+
+    name: Name
+    kind: Literal["threshold", "rate", "fill_up", "absence"] = "threshold"
+    metric: str = Field(min_length=1, description="metric name; '*' matches any run of characters")
+    host: str = Field("*", description="host name pattern with '*'")
+    labels: Mapping[str, str] = Field(default_factory=dict, description="label → pattern with '*'")
+    op: Literal[">", ">=", "<", "<="] = ">="
+    value: float | None = Field(None, description="threshold, rate: the limit; fill_up: the level that means full")
+    clear: float | None = Field(None, description="the alert ends only beyond this value (hysteresis)")
+    window: Duration = Field(600.0, description="rate, fill_up: how far back to look")
+    horizon: Duration = Field(14400.0, description="fill_up: fire when full within this time")
+    hold: Duration = Field(0.0, alias="for", description="fire only when true for this long; absence: silent for this long")
+    severity: Severity = "error"
+    enabled: bool = True
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> Rule:
+        if self.kind != "absence" and self.value is None:
+            raise ValueError(f"a rule of kind '{self.kind}' needs 'value'")
+        if self.kind == "absence" and self.hold <= 0:
+            raise ValueError("a rule of kind 'absence' needs 'for'")
+        if self.clear is not None and self.value is not None:
+            rising = self.op in {">", ">="}
+            if (rising and self.clear > self.value) or (not rising and self.clear < self.value):
+                raise ValueError("'clear' must lie on the quiet side of 'value'")
+        return self
+
+
+class Window(_Model):
+    """A maintenance window: alerts that match are recorded as suppressed, with this reason."""
+
+    name: Name
+    host: str = "*"
+    rule: str = "*"
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    starts_at: Instant = Field(alias="from")
+    ends_at: Instant = Field(alias="to")
+    author: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Window:
+        if self.ends_at <= self.starts_at:
+            raise ValueError("'to' must be later than 'from'")
+        return self
+
+
+class Statistics(_Model):
+    """Tier 1: statistics against each series' own past."""
+
+    enabled: bool = True
+    severity: Severity = "warning"
+    exclude: tuple[str, ...] = Field((), description="metric patterns that statistics leave alone")
+
+
+class Grouping(_Model):
+    """How alerts become incidents."""
+
+    window: Duration = Field(900.0, description="alerts that start within this time of an incident's last may join it")
+    change_lookback: Duration = Field(3600.0, description="changes this long before the start are listed as suspects")
+    resolve_after: Duration = Field(300.0, description="an incident resolves itself when all alerts ended this long ago")
+
+
+class Collect(_Model):
+    host: HostCollection = HostCollection()
+
+
+class Config(_Model):
+    """The whole of ``aiops.yaml``."""
+
+    version: Literal[1] = 1
+    collect: Collect = Collect()
+    devices: tuple[Device, ...] = ()
+    sources: Mapping[Name, Source] = Field(default_factory=dict)
+    entities: tuple[Entity, ...] = ()
+    default_rules: bool = Field(True, description="the rules that ship with the product, unless one of yours has the name")
+    rules: tuple[Rule, ...] = ()
+    statistics: Statistics = Statistics()
+    maintenance: tuple[Window, ...] = ()
+    grouping: Grouping = Grouping()
+    priority: Mapping[str, Annotated[int, Field(ge=1, le=5)]] = Field(
+        default_factory=lambda: dict(DEFAULT_PRIORITY), description="'impact/urgency' → priority, nine entries"
+    )
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Config:
+        named: tuple[tuple[str, Sequence[Any]], ...] = (
+            ("devices", self.devices),
+            ("rules", self.rules),
+            ("maintenance", self.maintenance),
+            ("entities", self.entities),
+        )
+        for field, entries in named:
+            seen: set[str] = set()
+            for entry in entries:
+                if entry.name in seen:
+                    raise ValueError(f"{field}: the name {entry.name!r} appears twice")
+                seen.add(entry.name)
+        if set(self.priority) != set(DEFAULT_PRIORITY):
+            raise ValueError(f"priority: needs exactly the keys {', '.join(DEFAULT_PRIORITY)}")
+        return self
+
+    @property
+    def active_rules(self) -> tuple[Rule, ...]:
+        """The shipped rules (unless turned off or overridden by name) and the user's, enabled ones only."""
+        own = {rule.name for rule in self.rules}
+        shipped = [rule for rule in default_rules() if rule.name not in own] if self.default_rules else []
+        return tuple(rule for rule in (*shipped, *self.rules) if rule.enabled)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change when anything in force changes (secrets do not enter)."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+#: ITIL priority from impact × urgency, after ServiceNow's sample data
+DEFAULT_PRIORITY: dict[str, int] = {
+    "1/1": 1, "1/2": 2, "1/3": 3,
+    "2/1": 2, "2/2": 3, "2/3": 4,
+    "3/1": 3, "3/2": 4, "3/3": 4,
+}  # fmt: skip
+
+
+class ConfigError(Exception):
+    """The file is wrong; ``problems`` are lines for people: file, line, field, what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def default_rules() -> tuple[Rule, ...]:
+    """The rules that ship with the product."""
+    text = resources.files("aiops_assets").joinpath("default_rules.yaml").read_text("utf-8")
+    return tuple(Rule.model_validate(entry) for entry in yaml.safe_load(text)["rules"])
+
+
+def template() -> str:
+    """The commented ``aiops.yaml`` that a new home folder gets."""
+    return resources.files("aiops_assets").joinpath("aiops.yaml").read_text("utf-8")
+
+
+def load_config(path: Path) -> Config:
+    """Read and check ``aiops.yaml``; a missing file means the defaults.
+
+    Raises:
+        ConfigError: with one readable line for each mistake.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read: {error}"]) from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, origin: str) -> Config:
+    """``load_config`` for text; ``origin`` names it in messages."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError([f"{origin}{line}: not valid YAML: {getattr(error, 'problem', error)}"]) from error
+    if values is None:
+        return Config()
+    if not isinstance(values, dict):
+        raise ConfigError([f"{origin}:1: expected a mapping at the top, for example 'rules:'"])
+    problems: list[str] = []
+    values = _expand(values, origin, problems)
+    if problems:
+        raise ConfigError(problems)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError([_problem(origin, root, item) for item in error.errors(include_url=False)]) from error
+
+
+def _expand(value: Any, origin: str, problems: list[str]) -> Any:
+    """Replace ``${NAME}`` by the environment variable, so that secrets need not stand in the file."""
+    if isinstance(value, dict):
+        return {key: _expand(entry, origin, problems) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_expand(entry, origin, problems) for entry in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = environment_variable(match[1])
+        if found is None:
+            problems.append(f"{origin}: the environment variable {match[1]} is not set")
+            return ""
+        return found
+
+    return _VARIABLE.sub(replace, value)
+
+
+def _problem(origin: str, root: yaml.Node | None, item: Any) -> str:
+    location: tuple[int | str, ...] = item["loc"]
+    field = ".".join(str(part) for part in location) or "file"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        message = "unknown field"
+        allowed = _allowed_fields(location[:-1])
+        if allowed:
+            message += f"; allowed: {', '.join(allowed)}"
+    elif item["type"] == "missing":
+        message = "is required"
+    return f"{origin}:{_line(root, location)}: {field}: {message}"
+
+
+def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
+    """The line (from 1) of the deepest part of a location that exists in the document."""
+    line = node.start_mark.line if node is not None else 0
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, node = key.start_mark.line, value
+                    break
+            else:
+                break
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
+
+
+def _allowed_fields(location: Sequence[int | str]) -> list[str]:
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        entry = next((f for n, f in model.model_fields.items() if part in {n, f.alias}), None)
+        if entry is None:
+            continue
+        model = _inner_model(entry.annotation)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return [entry.alias or name for name, entry in model.model_fields.items()]
+    return []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        inner = _inner_model(argument)
+        if inner is not None:
+            return inner
+    return None
+
+
+class ConfigFile:
+    """The configuration in force, re-read when the file changes; the last good one stays when it is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        self._stamp: tuple[int, int] | None = None
+        self._current = Config()
+        self._loaded = False
+
+    def current(self) -> Config:
+        """The configuration in force. Cheap when nothing changed: one ``stat``.
+
+        Raises:
+            ConfigError: only on the first load; later mistakes are logged, kept in ``problems`` and change nothing.
+        """
+        try:
+            stat = self.path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError:
+            stamp = (0, 0)
+        if self._loaded and stamp == self._stamp:
+            return self._current
+        try:
+            self._current = load_config(self.path)
+            self.problems = []
+        except ConfigError as error:
+            if not self._loaded:
+                raise
+            self.problems = error.problems
+            log.error("aiops.yaml is wrong, the previous configuration stays in force: %s", error)
+        self._loaded, self._stamp = True, stamp
+        return self._current

@@ -1,0 +1,108 @@
+"""Reading sealed segments in order, and measuring what waits.
+
+Readers never list a writer's folder in a loop (it may hold hundreds of thousands of segments): numbers are contiguous,
+so the next one is probed by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiops_assets.landing.segment import OPEN, SEALED, DamagedSegment, Delivery, decode, is_name, segment_path
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The content of one sealed segment; ``damage`` tells what could not be read, with the bytes from there on."""
+
+    writer: str
+    seq: int
+    deliveries: list[Delivery]
+    size: int
+    damage: DamagedSegment | None = None
+    remainder: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is sealed and not yet taken: number of segments, bytes, and the age in seconds of the oldest."""
+
+    segments: int
+    size: int
+    oldest_modified: float | None
+
+
+def writers(root: Path) -> list[str]:
+    """Names of all writers that have a folder, sorted."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and is_name(path.name)) if root.exists() else []
+
+
+def read_segment(folder: Path, seq: int) -> Segment:
+    """Read one sealed segment whole; damage is reported, never raised, so that one bad file stops nobody."""
+    path = segment_path(folder, seq)
+    data = path.read_bytes()
+    deliveries: list[Delivery] = []
+    try:
+        deliveries.extend(decode(path, data, folder.name, seq))
+    except DamagedSegment as damage:
+        return Segment(folder.name, seq, deliveries_before(path, data, folder.name, seq), len(data), damage, data[damage.offset :])
+    return Segment(folder.name, seq, deliveries, len(data))
+
+
+def deliveries_before(path: Path, data: bytes, writer: str, seq: int) -> list[Delivery]:
+    """The whole deliveries that stand before the first damage."""
+    whole: list[Delivery] = []
+    iterator = decode(path, data, writer, seq)
+    while True:
+        try:
+            whole.append(next(iterator))
+        except (StopIteration, DamagedSegment):
+            return whole
+
+
+def waiting_segments(folder: Path, after: int, max_bytes: int) -> list[tuple[int, int]]:
+    """(seq, size) of sealed segments after a position, contiguous, up to ``max_bytes`` but at least one."""
+    found: list[tuple[int, int]] = []
+    total, seq = 0, after + 1
+    while True:
+        try:
+            size = segment_path(folder, seq).stat().st_size
+        except FileNotFoundError:
+            return found
+        if found and total + size > max_bytes:
+            return found
+        found.append((seq, size))
+        total, seq = total + size, seq + 1
+
+
+def backlog(root: Path, taken: Mapping[str, int]) -> Backlog:
+    """What waits in the landing zone beyond the positions already taken (writer → last ``seq``)."""
+    segments = size = 0
+    oldest: float | None = None
+    for writer in writers(root):
+        folder = root / writer
+        waiting = waiting_segments(folder, taken.get(writer, first_seq(folder) - 1), 1 << 62)
+        if waiting:
+            modified = segment_path(folder, waiting[0][0]).stat().st_mtime
+            oldest = modified if oldest is None else min(oldest, modified)
+        segments += len(waiting)
+        size += sum(bytes_ for _, bytes_ in waiting)
+    return Backlog(segments, size, oldest)
+
+
+def first_seq(folder: Path) -> int:
+    """The lowest segment number still there (1 in an empty folder); lists the folder, so call it once a start."""
+    return min(numbers(folder, SEALED), default=1)
+
+
+def gaps(folder: Path) -> list[int]:
+    """Numbers that are missing between the lowest and the highest segment: each one is an alarm."""
+    present = set(numbers(folder, SEALED)) | set(numbers(folder, OPEN))
+    return sorted(set(range(min(present), max(present) + 1)) - present) if present else []
+
+
+def numbers(folder: Path, suffix: str) -> list[int]:
+    """Segment numbers in a folder with a given suffix, unordered."""
+    return [int(path.stem) for path in folder.glob(f"*{suffix}") if path.stem.isdigit()]

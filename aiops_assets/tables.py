@@ -1,0 +1,262 @@
+"""The canonical tables: the one source for Delta schemas, Dagster column metadata, checks and documentation.
+
+What belongs here: names, types, units, keys, owners and descriptions of tables. What does not: how rows come about
+(the domain rooms) and how they are stored (``lake``). All timestamps are UTC with microsecond precision; names follow
+OpenTelemetry semantic conventions where one exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+PLATFORM = "team:platform"
+OPERATIONS = "team:operations"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: ``unit`` is a UCUM code or ``None``; ``nullable`` says whether nulls are legal."""
+
+    name: str
+    dtype: pl.DataType
+    description: str
+    unit: str | None = None
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A canonical table. ``partition`` names the partition column's grain; ``key`` identifies a row."""
+
+    name: str
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    partition: Literal["hour", "day", None] = None
+    owner: str = PLATFORM
+    schema_version: int = 1
+    #: event-time column from which the partition is derived
+    time_column: str = "ts"
+    #: columns by which compaction sorts, so that equal values lie together
+    sort: tuple[str, ...] = field(default=())
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """Column name → polars dtype, partition column included and last."""
+        schema = {column.name: column.dtype for column in self.columns}
+        if self.partition:
+            schema[self.partition] = pl.String()
+        return schema
+
+    def empty(self) -> pl.DataFrame:
+        """A frame without rows and with the table's schema."""
+        return pl.DataFrame(schema=self.schema)
+
+
+_POSITION = (
+    Column("received_at", TIMESTAMP, "when the delivery was accepted"),
+    Column("writer", pl.String(), "ingest position: the landing writer"),
+    Column("seq", pl.Int64(), "ingest position: the writer's segment number"),
+)
+
+METRIC_POINTS = Table(
+    "metric_points",
+    "Every accepted measurement, one row a point, in the hour of its own timestamp.",
+    key=("series_id", "ts"),
+    partition="hour",
+    sort=("series_id", "ts"),
+    columns=(
+        Column("ts", TIMESTAMP, "event time of the measurement"),
+        Column("series_id", pl.Int64(), "hash of host, metric and labels (bits of an unsigned 64-bit hash)"),
+        Column("value", pl.Float64(), "the measurement in the unit of its metric"),
+        Column("host", pl.String(), "the host, device or service that was measured"),
+        Column("metric", pl.String(), "OpenTelemetry metric name where one exists, else the sender's own"),
+        Column("unit", pl.String(), "UCUM unit, empty when unknown", nullable=True),
+        Column("source", pl.String(), "the source that delivered it"),
+        *_POSITION,
+    ),
+)
+
+SERIES = Table(
+    "series",
+    "The dictionary of series: what each series_id stands for.",
+    key=("series_id",),
+    columns=(
+        Column("series_id", pl.Int64(), "hash of host, metric and labels"),
+        Column("host", pl.String(), "the host, device or service that is measured"),
+        Column("metric", pl.String(), "metric name"),
+        Column("unit", pl.String(), "UCUM unit, empty when unknown", nullable=True),
+        Column("labels", pl.String(), "labels as canonical JSON: sorted keys, string values"),
+        Column("kind", pl.String(), "gauge, rate, counter or ratio"),
+        Column("source", pl.String(), "the source that first delivered it"),
+        Column("first_seen", TIMESTAMP, "event time of the first point stored"),
+    ),
+)
+
+BASELINES = Table(
+    "baselines",
+    "Mergeable statistics of one series in one closed hour.",
+    key=("series_id", "hour", "baseline_version"),
+    partition="hour",
+    time_column="hour_start",
+    sort=("series_id",),
+    columns=(
+        Column("series_id", pl.Int64(), "the series"),
+        Column("hour_start", TIMESTAMP, "first instant of the hour"),
+        Column("baseline_version", pl.Int32(), "1 at closing, higher after late data"),
+        Column("count", pl.Int64(), "points in the hour"),
+        Column("mean", pl.Float64(), "arithmetic mean"),
+        Column("m2", pl.Float64(), "sum of squared deviations from the mean"),
+        Column("min", pl.Float64(), "smallest value"),
+        Column("max", pl.Float64(), "largest value"),
+        Column(
+            "quantiles",
+            pl.List(pl.Float64()),
+            "values at the probabilities 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99 (linear interpolation)",
+        ),
+    ),
+)
+
+ENTITIES = Table(
+    "entities",
+    "Hosts, services and devices, discovered or declared, and what they depend on.",
+    key=("entity_id",),
+    owner=OPERATIONS,
+    columns=(
+        Column("entity_id", pl.String(), "stable name, for example host:web-1"),
+        Column("kind", pl.String(), "host, service or device"),
+        Column("name", pl.String(), "name as senders write it"),
+        Column("site", pl.String(), "where it stands", nullable=True),
+        Column("owner", pl.String(), "who answers for it", nullable=True),
+        Column("labels", pl.String(), "labels as canonical JSON"),
+        Column("depends_on", pl.List(pl.String()), "entity_ids it needs"),
+        Column("origin", pl.String(), "declared (aiops.yaml) or discovered (from telemetry)"),
+        Column("first_seen", TIMESTAMP, "when it was first known"),
+    ),
+)
+
+CHANGES = Table(
+    "changes",
+    "Deploys, configuration changes, device reboots and firmware updates.",
+    key=("change_id",),
+    partition="day",
+    owner=OPERATIONS,
+    columns=(
+        Column("change_id", pl.String(), "deterministic: hash of host, kind, time and title"),
+        Column("ts", TIMESTAMP, "when the change took effect"),
+        Column("kind", pl.String(), "deploy, config, reboot, firmware or other"),
+        Column("host", pl.String(), "the host or device that changed"),
+        Column("service", pl.String(), "the service that changed", nullable=True),
+        Column("title", pl.String(), "one line for people"),
+        Column("actor", pl.String(), "who or what made it", nullable=True),
+        Column("details", pl.String(), "the original fields as JSON"),
+        Column("source", pl.String(), "the source that delivered it"),
+        *_POSITION,
+    ),
+)
+
+MAINTENANCE = Table(
+    "maintenance",
+    "Maintenance windows and silences, with who set them and why.",
+    key=("window_id",),
+    owner=OPERATIONS,
+    columns=(
+        Column("window_id", pl.String(), "stable identifier"),
+        Column("kind", pl.String(), "window (aiops.yaml) or silence (set by a person)"),
+        Column("matchers", pl.String(), "label matchers as canonical JSON"),
+        Column("starts_at", TIMESTAMP, "from"),
+        Column("ends_at", TIMESTAMP, "to"),
+        Column("author", pl.String(), "who set it"),
+        Column("reason", pl.String(), "why"),
+    ),
+)
+
+ANOMALIES = Table(
+    "anomalies",
+    "Points that a statistical detector found unusual, with the evidence.",
+    key=("series_id", "ts"),
+    partition="hour",
+    sort=("series_id", "ts"),
+    columns=(
+        Column("ts", TIMESTAMP, "event time of the unusual point"),
+        Column("series_id", pl.Int64(), "the series"),
+        Column("host", pl.String(), "the host"),
+        Column("metric", pl.String(), "the metric"),
+        Column("value", pl.Float64(), "the value seen"),
+        Column("expected", pl.Float64(), "the centre of what was expected", nullable=True),
+        Column("lower", pl.Float64(), "lower edge of the expected band", nullable=True),
+        Column("upper", pl.Float64(), "upper edge of the expected band", nullable=True),
+        Column("score", pl.Float64(), "0 (ordinary) to 1 (certain)"),
+        Column("detector", pl.String(), "what found it: robust_z, spike, level_shift, flatline …"),
+        Column("detector_version", pl.String(), "version of the detector's code and parameters"),
+        Column("evidence", pl.String(), "the numbers behind the score, as JSON"),
+        Column("opens_event", pl.Boolean(), "true on the row that starts an event"),
+        *_POSITION,
+    ),
+)
+
+ALERTS = Table(
+    "alerts",
+    "Every state an alert went through; the highest revision of an alert_id is its present state.",
+    key=("alert_id", "revision"),
+    partition="hour",
+    time_column="starts_at",
+    owner=OPERATIONS,
+    columns=(
+        Column("alert_id", pl.String(), "deterministic: hash of fingerprint and starts_at"),
+        Column("revision", pl.Int32(), "0 when it fires, then one more for each change"),
+        Column("fingerprint", pl.String(), "what the alert is about: kind, name and series"),
+        Column("kind", pl.String(), "rule, anomaly, absence or external"),
+        Column("name", pl.String(), "the rule or detector"),
+        Column("state", pl.String(), "firing, resolved or suppressed"),
+        Column("severity_number", pl.Int32(), "OpenTelemetry severity 1 to 24"),
+        Column("host", pl.String(), "the host"),
+        Column("metric", pl.String(), "the metric", nullable=True),
+        Column("series_id", pl.Int64(), "the series", nullable=True),
+        Column("labels", pl.String(), "labels as canonical JSON"),
+        Column("starts_at", TIMESTAMP, "event time of the first bad point"),
+        Column("ends_at", TIMESTAMP, "event time of the recovery", nullable=True),
+        Column("changed_at", TIMESTAMP, "event time at which this revision was decided"),
+        Column("title", pl.String(), "one line for people"),
+        Column("value", pl.Float64(), "the value that decided", nullable=True),
+        Column("threshold", pl.Float64(), "the limit it was compared with", nullable=True),
+        Column("evidence", pl.String(), "the numbers behind the decision, as JSON"),
+        Column("suppressed_by", pl.String(), "window_id and reason when suppressed", nullable=True),
+        Column("amended_by", pl.String(), "why a later revision corrected it", nullable=True),
+        *_POSITION,
+    ),
+)
+
+INCIDENTS = Table(
+    "incidents",
+    "Daily snapshot of the incidents in the operations database.",
+    key=("incident_id",),
+    partition="day",
+    time_column="snapshot_at",
+    owner=OPERATIONS,
+    columns=(
+        Column("snapshot_at", TIMESTAMP, "when the snapshot was taken"),
+        Column("incident_id", pl.String(), "deterministic: derived from the alert that opened it"),
+        Column("title", pl.String(), "one line for people"),
+        Column("state", pl.String(), "open, acknowledged, resolved or reopened"),
+        Column("priority", pl.Int32(), "1 (highest) to 5, from impact and urgency"),
+        Column("impact", pl.Int32(), "1 (widest) to 3"),
+        Column("urgency", pl.Int32(), "1 (most urgent) to 3"),
+        Column("assignee", pl.String(), "who works on it", nullable=True),
+        Column("hosts", pl.List(pl.String()), "hosts involved"),
+        Column("alert_ids", pl.List(pl.String()), "member alerts"),
+        Column("started_at", TIMESTAMP, "start of the earliest symptom"),
+        Column("opened_at", TIMESTAMP, "when the platform opened it"),
+        Column("acknowledged_at", TIMESTAMP, "first acknowledgement", nullable=True),
+        Column("resolved_at", TIMESTAMP, "last resolution", nullable=True),
+    ),
+)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (METRIC_POINTS, SERIES, BASELINES, ENTITIES, CHANGES, MAINTENANCE, ANOMALIES, ALERTS, INCIDENTS)
+}
