@@ -22,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     SecretStr,
     ValidationError,
     model_validator,
@@ -57,7 +58,16 @@ def _name(value: str) -> str:
     return value
 
 
+def _patterns(value: object) -> object:
+    entries = (value,) if isinstance(value, str) else value
+    if not isinstance(entries, list | tuple) or not entries or not all(isinstance(entry, str) for entry in entries):
+        raise ValueError("a pattern such as 'web-*' or a list of patterns; put numbers in quotes")
+    return tuple(entries)
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Span = Annotated[Duration, Field(le=366 * 86400.0)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 Interval = Annotated[float, BeforeValidator(parse_duration), Field(ge=1)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -138,6 +148,14 @@ class Entity(_Model):
     depends_on: tuple[str, ...] = Field((), description="names of entities this one needs")
 
 
+_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "threshold": ("window", "horizon"),
+    "rate": ("horizon",),
+    "fill_up": ("clear",),
+    "absence": ("op", "value", "clear", "window", "horizon"),
+}
+
+
 class Rule(_Model):
     """One absolute rule. Which fields apply depends on ``kind``."""
 
@@ -145,13 +163,18 @@ class Rule(_Model):
     kind: Literal["threshold", "rate", "fill_up", "absence"] = "threshold"
     metric: str = Field(min_length=1, description="metric name; '*' matches any run of characters")
     host: str = Field("*", description="host name pattern with '*'")
-    labels: Mapping[str, str] = Field(default_factory=dict, description="label → pattern with '*'")
-    op: Literal[">", ">=", "<", "<="] = ">="
-    value: float | None = Field(None, description="threshold, rate: the limit; fill_up: the level that means full")
-    clear: float | None = Field(None, description="the alert ends only beyond this value (hysteresis)")
-    window: Duration = Field(600.0, description="rate, fill_up: how far back to look")
-    horizon: Duration = Field(14400.0, description="fill_up: fire when full within this time")
-    hold: Duration = Field(0.0, alias="for", description="fire only when true for this long; absence: silent for this long")
+    labels: Mapping[str, Patterns] = Field(
+        default_factory=dict,
+        description="label → pattern with '*', or several of which one must match; '': no such label",
+    )
+    op: Literal[">", ">=", "<", "<="] = Field(">=", description="fill_up: from which side the level is reached")
+    value: FiniteFloat | None = Field(
+        None, description="threshold, rate: the limit; fill_up: the level that means full"
+    )
+    clear: FiniteFloat | None = Field(None, description="the alert ends only at or beyond this value (hysteresis)")
+    window: Span = Field(600.0, description="rate, fill_up: how far back to look")
+    horizon: Span = Field(14400.0, description="fill_up: fire when full within this time")
+    hold: Span = Field(0.0, alias="for", description="fire only when true for this long; absence: silent for this long")
     severity: Severity = "error"
     enabled: bool = True
     description: str = ""
@@ -162,6 +185,15 @@ class Rule(_Model):
             raise ValueError(f"a rule of kind '{self.kind}' needs 'value'")
         if self.kind == "absence" and self.hold <= 0:
             raise ValueError("a rule of kind 'absence' needs 'for'")
+        if self.kind in {"rate", "fill_up"} and self.window < 1:
+            raise ValueError(f"a rule of kind '{self.kind}' needs a 'window' of at least 1s")
+        idle = [
+            name
+            for name in _WITHOUT_EFFECT[self.kind]
+            if name in self.model_fields_set and getattr(self, name) != Rule.model_fields[name].default
+        ]
+        if idle:
+            raise ValueError(f"{', '.join(map(repr, idle))} has no effect in a rule of kind '{self.kind}'")
         if self.clear is not None and self.value is not None:
             rising = self.op in {">", ">="}
             if (rising and self.clear > self.value) or (not rising and self.clear < self.value):
@@ -174,8 +206,8 @@ class Window(_Model):
 
     name: Name
     host: str = "*"
-    rule: str = "*"
-    labels: Mapping[str, str] = Field(default_factory=dict)
+    rule: str = Field("*", description="name pattern of rules and detectors")
+    labels: Mapping[str, Patterns] = Field(default_factory=dict)
     starts_at: Instant = Field(alias="from")
     ends_at: Instant = Field(alias="to")
     author: str = Field(min_length=1)
@@ -201,7 +233,9 @@ class Grouping(_Model):
 
     window: Duration = Field(900.0, description="alerts that start within this time of an incident's last may join it")
     change_lookback: Duration = Field(3600.0, description="changes this long before the start are listed as suspects")
-    resolve_after: Duration = Field(300.0, description="an incident resolves itself when all alerts ended this long ago")
+    resolve_after: Duration = Field(
+        300.0, description="an incident resolves itself when all alerts ended this long ago"
+    )
 
 
 class Collect(_Model):
@@ -216,7 +250,9 @@ class Config(_Model):
     devices: tuple[Device, ...] = ()
     sources: Mapping[Name, Source] = Field(default_factory=dict)
     entities: tuple[Entity, ...] = ()
-    default_rules: bool = Field(True, description="the rules that ship with the product, unless one of yours has the name")
+    default_rules: bool = Field(
+        True, description="the rules that ship with the product, unless one of yours has the name"
+    )
     rules: tuple[Rule, ...] = ()
     statistics: Statistics = Statistics()
     maintenance: tuple[Window, ...] = ()

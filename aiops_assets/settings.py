@@ -7,6 +7,8 @@ home folder. What operations people tune while it runs (devices, rules, windows)
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     max_future_seconds: float = Field(600, description="points further in the future are quarantined")
     max_past_days: float = Field(400, description="points further in the past are quarantined")
     max_series_per_source: int = Field(250_000, description="series of one source beyond this are refused, visibly")
+
+    partitions_start: date = Field(date(2020, 1, 1), description="first day that the asset graph has partitions for")
 
     log_level: str = "INFO"
 
@@ -91,3 +95,8 @@ def load_settings() -> Settings:
 def environment_variable(name: str) -> str | None:
     """An environment variable that ``aiops.yaml`` refers to as ``${NAME}``; ``None`` when it is not set."""
     return os.environ.get(name)
+
+
+def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process to be started: this one's, with additions."""
+    return {**os.environ, **additions}

@@ -6,6 +6,7 @@ so the next one is probed by name.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ def read_segment(folder: Path, seq: int) -> Segment:
     try:
         deliveries.extend(decode(path, data, folder.name, seq))
     except DamagedSegment as damage:
-        return Segment(folder.name, seq, deliveries_before(path, data, folder.name, seq), len(data), damage, data[damage.offset :])
+        whole = deliveries_before(path, data, folder.name, seq)
+        return Segment(folder.name, seq, whole, len(data), damage, data[damage.offset :])
     return Segment(folder.name, seq, deliveries, len(data))
 
 
@@ -90,6 +92,43 @@ def backlog(root: Path, taken: Mapping[str, int]) -> Backlog:
         segments += len(waiting)
         size += sum(bytes_ for _, bytes_ in waiting)
     return Backlog(segments, size, oldest)
+
+
+class BacklogMeter:
+    """``backlog`` for those who ask again and again: a segment is looked at once, however long the queue grows."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._waiting: dict[str, deque[tuple[int, int, float]]] = {}
+        self._seen: dict[str, int] = {}
+
+    def measure(self, taken: Mapping[str, int]) -> Backlog:
+        """What waits now beyond the positions taken (writer → last ``seq``)."""
+        segments = size = 0
+        oldest: float | None = None
+        for writer in writers(self.root):
+            folder = self.root / writer
+            waiting = self._waiting.setdefault(writer, deque())
+            if writer not in self._seen:
+                self._seen[writer] = max(taken.get(writer, 0), first_seq(folder) - 1)
+            self._look_further(folder, writer, waiting)
+            while waiting and waiting[0][0] <= taken.get(writer, 0):
+                waiting.popleft()
+            if waiting:
+                oldest = waiting[0][2] if oldest is None else min(oldest, waiting[0][2])
+            segments += len(waiting)
+            size += sum(bytes_ for _, bytes_, _ in waiting)
+        return Backlog(segments, size, oldest)
+
+    def _look_further(self, folder: Path, writer: str, waiting: deque[tuple[int, int, float]]) -> None:
+        while True:
+            seq = self._seen[writer] + 1
+            try:
+                stat = segment_path(folder, seq).stat()
+            except FileNotFoundError:
+                return
+            waiting.append((seq, stat.st_size, stat.st_mtime))
+            self._seen[writer] = seq
 
 
 def first_seq(folder: Path) -> int:

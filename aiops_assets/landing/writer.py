@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -17,10 +18,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from aiops_assets.landing.segment import MAGIC, OPEN, SEALED, DamagedSegment, Delivery, encode, is_name, scan, segment_path
+from aiops_assets.landing.segment import (
+    MAGIC,
+    OPEN,
+    SEALED,
+    DamagedSegment,
+    Delivery,
+    encode,
+    is_name,
+    scan,
+    segment_path,
+)
+
+log = logging.getLogger(__name__)
 
 #: records handed to one writev call; the kernel takes at most 1,024 buffers
 _RECORDS_PER_WRITE = 512
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class LandingFull(Exception):
@@ -53,7 +67,7 @@ class SegmentWriter:
             raise ValueError(f"writer id {writer_id!r}: use lower-case letters, digits, '_', '.', '-'")
         self.folder = root / writer_id
         self.writer_id = writer_id
-        self._max_bytes, self._max_age = max_bytes, max_age_seconds
+        self._max_bytes, self.max_age = max_bytes, max_age_seconds
         self.folder.mkdir(parents=True, exist_ok=True)
         fsync_folder(root)
         self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -65,7 +79,11 @@ class SegmentWriter:
         self._descriptor = -1
         self._size = 0
         self._opened_at = 0.0
-        self.last_sealed = recover(self.folder)
+        try:
+            self.last_sealed = recover(self.folder)
+        except OSError:
+            os.close(self._lock)
+            raise
 
     def append(self, records: Sequence[tuple[bytes, bytes]]) -> None:
         """Write encoded records and force them to disk. Returns only when they are durable."""
@@ -78,40 +96,40 @@ class SegmentWriter:
             os.fdatasync(self._descriptor)
         except OSError as error:
             self._cut_back(durable)
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise LandingFull(f"{self.folder}: {error.strerror}") from error
-            raise
+            raise self._refusal(error) from error
         if self._size >= self._max_bytes:
-            self.seal()
+            self._try_to_seal()
 
     def append_deliveries(self, deliveries: Sequence[Delivery]) -> None:
         """``append`` for callers that hold deliveries rather than encoded records."""
         self.append([encode(delivery) for delivery in deliveries])
 
     def seal_if_due(self) -> bool:
-        """Seal the open segment when its age has come; returns whether it did."""
-        if self._descriptor >= 0 and time.monotonic() - self._opened_at >= self._max_age:
-            self.seal()
-            return True
+        """Seal the open segment when its age has come; returns whether it did. One without deliveries stays open."""
+        if self._size > len(MAGIC) and time.monotonic() - self._opened_at >= self.max_age:
+            return self._try_to_seal()
         return False
 
     def seal(self) -> None:
-        """Finish the open segment so that readers may take it."""
+        """Finish the open segment so that readers may take it; an error leaves it open and whole, to be tried again."""
         if self._descriptor < 0:
             return
         seq = self.last_sealed + 1
         os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
         segment_path(self.folder, seq, OPEN).rename(segment_path(self.folder, seq))
-        fsync_folder(self.folder)
         self.last_sealed = seq
+        self._forget()
+        fsync_folder(self.folder)
 
     def close(self) -> None:
         """Seal what is open and give the folder free."""
         try:
+            if self._size == len(MAGIC):
+                segment_path(self.folder, self.last_sealed + 1, OPEN).unlink()
+                self._forget()
             self.seal()
         finally:
+            self._forget()
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
@@ -119,7 +137,9 @@ class SegmentWriter:
     def __enter__(self) -> SegmentWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _open(self) -> None:
@@ -127,19 +147,34 @@ class SegmentWriter:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise LandingFull(f"{self.folder}: {error.strerror}") from error
-            raise
+            raise self._refusal(error) from error
         try:
-            os.write(descriptor, MAGIC)
+            if os.write(descriptor, MAGIC) < len(MAGIC):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             fsync_folder(self.folder)
         except OSError as error:
             os.close(descriptor)
             path.unlink()
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise LandingFull(f"{self.folder}: {error.strerror}") from error
-            raise
+            raise self._refusal(error) from error
         self._descriptor, self._size, self._opened_at = descriptor, len(MAGIC), time.monotonic()
+
+    def _refusal(self, error: OSError) -> Exception:
+        """What a caller is told: ``LandingFull`` when there is no room, else the error itself."""
+        return LandingFull(f"{self.folder}: {error.strerror}") if error.errno in _NO_ROOM else error
+
+    def _try_to_seal(self) -> bool:
+        """Seal after an append. What was appended is durable, so a failure here must not make it look lost."""
+        try:
+            self.seal()
+        except OSError:
+            log.exception("segment %d of %s cannot be sealed yet", self.last_sealed + 1, self.folder)
+            return False
+        return True
+
+    def _forget(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._size = -1, 0
 
     def _write(self, parts: list[bytes]) -> None:
         total = sum(map(len, parts))
@@ -158,26 +193,26 @@ class SegmentWriter:
             os.lseek(self._descriptor, durable, os.SEEK_SET)
             self._size = durable
         except OSError:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            self._forget()
             self.last_sealed = recover(self.folder)
 
 
 def recover(folder: Path) -> int:
     """Bring a writer folder back to order after a crash and return its last sealed ``seq`` (0 when none).
 
-    Whole deliveries of an open segment are kept, a torn tail is cut, the segment is sealed. Retention always leaves a
+    Whole deliveries of an open segment are kept, a torn tail is cut, the segment is sealed; one without any whole
+    delivery is removed, and its number is used again. Retention always leaves a
     writer's newest segment, so the highest name is the writer's persistent counter.
     """
     last = 0
     unsealed = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            if suffix == SEALED and stem.isdigit():
-                last = max(last, int(stem))
-            elif suffix == OPEN and stem.isdigit():
-                unsealed.append(int(stem))
+            name = Path(entry.name)
+            if name.suffix == SEALED and name.stem.isdigit():
+                last = max(last, int(name.stem))
+            elif name.suffix == OPEN and name.stem.isdigit():
+                unsealed.append(int(name.stem))
     for seq in sorted(unsealed):
         path = segment_path(folder, seq, OPEN)
         data = path.read_bytes()
@@ -185,6 +220,10 @@ def recover(folder: Path) -> int:
         with contextlib.suppress(DamagedSegment):
             for end, _, _ in scan(path, data):
                 whole = end
+        if whole == len(MAGIC) and seq == last + 1:
+            # Nothing in it was ever acknowledged, and a full disk may not have room for even a whole magic.
+            path.unlink()
+            continue
         with path.open("r+b") as file:
             if not data.startswith(MAGIC):
                 file.write(MAGIC)
@@ -212,9 +251,14 @@ class GroupCommit:
         """Begin to write; call it inside the running event loop."""
         self._task = asyncio.create_task(self._run(), name="landing-group-commit")
 
+    @property
+    def alive(self) -> bool:
+        """Whether deliveries are taken."""
+        return not self._closing and self._task is not None and not self._task.done()
+
     def submit(self, delivery: Delivery) -> asyncio.Future[None]:
         """A future that is done when the delivery is on disk; it raises ``LandingFull`` when there is no room."""
-        if self._closing or self._task is None or self._task.done():
+        if not self.alive:
             raise RuntimeError("the landing writer is closed")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((encode(delivery), future))
@@ -232,7 +276,7 @@ class GroupCommit:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        idle_check = max(self._writer._max_age / 2, 0.02)
+        idle_check = max(self._writer.max_age / 2, 0.02)
         while self._waiting or not self._closing:
             if not self._waiting:
                 self._wake.clear()
@@ -242,10 +286,10 @@ class GroupCommit:
             error: Exception | None = None
             try:
                 await loop.run_in_executor(self._thread, self._commit, [record for record, _ in batch])
-            except (OSError, LandingFull) as failure:
+            except Exception as failure:  # every kind of failure belongs to those who wait for the append
                 error = failure
             for _, future in batch:
-                if future.cancelled():
+                if future.done():
                     continue
                 if error is None:
                     future.set_result(None)
@@ -253,6 +297,8 @@ class GroupCommit:
                     future.set_exception(error)
 
     def _commit(self, records: list[tuple[bytes, bytes]]) -> None:
-        if records:
-            self._writer.append(records)
-        self._writer.seal_if_due()
+        try:
+            if records:
+                self._writer.append(records)
+        finally:
+            self._writer.seal_if_due()

@@ -1,0 +1,205 @@
+"""From deliveries to numbered points: the first, pure part of a micro-batch.
+
+What belongs here: parsing by format and source, numbering of series, refusal of points that cannot be true. Every byte
+of the deliveries ends as a point, a change, an entity or a quarantine entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from aiops_assets.formats import parse
+from aiops_assets.formats.batch import CHANGES_SCHEMA, ENTITIES_SCHEMA, Parsed
+from aiops_assets.hours import MICROS_PER_SECOND
+from aiops_assets.landing.quarantine import QuarantineEntry
+from aiops_assets.landing.segment import Delivery
+from aiops_assets.telemetry.series import SeriesDirectory
+
+#: stored when a delivery does not say how it is written
+DEFAULT_FORMAT = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Event times outside these are refused: seconds into the future and into the past of the acceptance time."""
+
+    future_seconds: float
+    past_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The rows of a micro-batch, by ingest position.
+
+    ``number`` int32, ``ts`` int64 µs UTC, ``value`` float64 and ``delivery`` uint32 are parallel; ``delivery`` refers to
+    the deliveries handed in. ``new_series`` are directory rows, ``first_seen`` their first event times.
+    """
+
+    number: NDArray[np.int32]
+    ts: NDArray[np.int64]
+    value: NDArray[np.float64]
+    delivery: NDArray[np.uint32]
+    new_series: pl.DataFrame
+    first_seen: NDArray[np.int64]
+    changes: pl.DataFrame
+    entities: pl.DataFrame
+    quarantined: list[QuarantineEntry]
+    refused_series: dict[str, int]
+
+
+def take_in(
+    deliveries: Sequence[Delivery],
+    directory: SeriesDirectory,
+    bounds: Bounds,
+    series_limit: Callable[[str], int | None],
+) -> Intake:
+    """Parse deliveries (in order of ingest position) and register their series in ``directory``."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for index, delivery in enumerate(deliveries):
+        groups.setdefault((delivery.headers.get("format", DEFAULT_FORMAT), delivery.source), []).append(index)
+    received = np.fromiter((delivery.received_at for delivery in deliveries), np.int64, len(deliveries))
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]] = []
+    new_series: list[pl.DataFrame] = [directory.frame.clear()]
+    changes: list[pl.DataFrame] = [pl.DataFrame(schema=CHANGES_SCHEMA)]
+    entities: list[pl.DataFrame] = [pl.DataFrame(schema=ENTITIES_SCHEMA)]
+    quarantined: list[QuarantineEntry] = []
+    refused: dict[str, int] = {}
+    for (format_name, source), members in groups.items():
+        index_of = np.asarray(members, np.uint32)
+        parsed = parse(format_name, [deliveries[index] for index in members])
+        quarantined += [
+            quarantine_entry(deliveries[members[reject.delivery]], reject.reason, reject.content, reject.offset)
+            for reject in parsed.rejects
+        ]
+        changes.append(_rebased(parsed.changes, index_of))
+        entities.append(parsed.entities)
+        if parsed.points.is_empty():
+            continue
+        numbers, added = directory.register(parsed.series, source, series_limit(source))
+        new_series.append(added)
+        number = numbers[parsed.points["series"].to_numpy()]
+        ts = parsed.points["ts"].to_numpy()
+        value = parsed.points["value"].to_numpy()
+        delivery_index = index_of[parsed.points["delivery"].to_numpy()]
+        age = received[delivery_index] - ts
+        future = age < -bounds.future_seconds * MICROS_PER_SECOND
+        past = age > bounds.past_seconds * MICROS_PER_SECOND
+        refusals = (
+            (future, f"event time more than {bounds.future_seconds:.0f} s in the future"),
+            (past & ~future, f"event time more than {bounds.past_seconds / 86_400:.0f} days in the past"),
+            ((number < 0) & ~future & ~past, "series limit of the source reached"),
+        )
+        keep = ~future & ~past & (number >= 0)
+        for mask, reason in refusals:
+            if mask.any():
+                quarantined += _point_entries(deliveries, parsed, delivery_index, np.flatnonzero(mask), reason)
+        if (over := int(((number < 0) & ~future & ~past).sum())) > 0:
+            refused[source] = refused.get(source, 0) + over
+        if keep.all():
+            parts.append((number, ts, value, delivery_index))
+        else:
+            parts.append((number[keep], ts[keep], value[keep], delivery_index[keep]))
+    number, ts, value, delivery_index = _joined(parts)
+    if len(parts) > 1:
+        order = np.argsort(delivery_index, kind="stable")
+        number, ts, value, delivery_index = number[order], ts[order], value[order], delivery_index[order]
+    fresh = pl.concat(new_series)
+    return Intake(
+        number,
+        ts,
+        value,
+        delivery_index,
+        fresh,
+        _first_seen(fresh, number, ts),
+        pl.concat(changes),
+        pl.concat(entities),
+        quarantined,
+        refused,
+    )
+
+
+def _joined(
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]],
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]:
+    if not parts:
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.uint32)
+    if len(parts) == 1:
+        return parts[0]
+    number, ts, value, delivery = zip(*parts, strict=True)
+    return np.concatenate(number), np.concatenate(ts), np.concatenate(value), np.concatenate(delivery)
+
+
+def _first_seen(fresh: pl.DataFrame, number: NDArray[np.int32], ts: NDArray[np.int64]) -> NDArray[np.int64]:
+    if fresh.is_empty():
+        return np.empty(0, np.int64)
+    start = int(fresh["number"][0])
+    first = np.full(fresh.height, np.iinfo(np.int64).max)
+    is_new = number >= start
+    np.minimum.at(first, number[is_new] - start, ts[is_new])
+    # A series of which every point was refused has no first point; it is known since the batch's oldest point.
+    first[first == np.iinfo(np.int64).max] = int(ts.min()) if len(ts) else 0
+    return first
+
+
+def _rebased(changes: pl.DataFrame, index_of: NDArray[np.uint32]) -> pl.DataFrame:
+    if changes.is_empty():
+        return changes
+    return changes.with_columns(pl.Series("delivery", index_of[changes["delivery"].to_numpy()], pl.UInt32))
+
+
+def quarantine_entry(
+    delivery: Delivery, reason: str, content: bytes, offset: int, format_name: str | None = None
+) -> QuarantineEntry:
+    return QuarantineEntry(
+        source=delivery.source,
+        reason=reason,
+        content=content,
+        delivery_id=delivery.delivery_id,
+        received_at=delivery.received_at,
+        content_type=delivery.content_type,
+        format=format_name or delivery.headers.get("format", DEFAULT_FORMAT),
+        writer=delivery.writer,
+        seq=delivery.seq,
+        index=delivery.index,
+        offset=offset,
+    )
+
+
+def _point_entries(
+    deliveries: Sequence[Delivery],
+    parsed: Parsed,
+    delivery_index: NDArray[np.uint32],
+    rows: NDArray[np.int64],
+    reason: str,
+) -> list[QuarantineEntry]:
+    """One entry a delivery, its refused points written in the ``collected`` format so that a retry can read them."""
+    points = parsed.points[rows].with_columns(pl.Series("delivery", delivery_index[rows], pl.UInt32))
+    described = points.join(parsed.series.with_row_index("series"), on="series", how="left", maintain_order="left")
+    return [
+        quarantine_entry(deliveries[int(index)], reason, point_documents(group), 0, "collected")
+        for (index,), group in described.group_by("delivery", maintain_order=True)
+    ]
+
+
+def point_documents(points: pl.DataFrame) -> bytes:
+    """Points (host, metric, unit, labels, kind, ts, value) as a JSON array in the ``collected`` format."""
+    return orjson.dumps(
+        [
+            {
+                "host": host,
+                "ts": ts,
+                "points": [
+                    {"metric": metric, "value": value, "unit": unit, "kind": kind, "labels": orjson.Fragment(labels)}
+                ],
+            }
+            for host, ts, metric, value, unit, kind, labels in points.select(
+                "host", "ts", "metric", "value", "unit", "kind", "labels"
+            ).iter_rows()
+        ]
+    )

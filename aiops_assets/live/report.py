@@ -1,0 +1,91 @@
+"""How often the asset graph is told what the session wrote: each partition at most once a minute.
+
+A micro-batch a second would flood the event log (a day may add at most 100,000 rows to it). So what batches did is
+gathered, and what is due is told a few partitions at a time, so that telling never delays a batch for long.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from aiops_assets.lake.quality import describe, evaluate
+from aiops_assets.lake.report import CheckResult, Report, SourceDrops, TouchedPartition
+from aiops_assets.lake.tables import Lake
+from aiops_assets.live.pipeline import BatchReport
+from aiops_assets.live.progress import Progress, SourceProgress
+
+#: shortest time between two reports of the same partition or source
+INTERVAL_SECONDS = 60.0
+#: partitions described in one go while the session works
+_AT_ONCE = 2
+#: partitions described when the session ends; a bulk import may have touched thousands
+_AT_THE_END = 200
+
+
+@dataclass(slots=True)
+class _Pending:
+    added: int = 0
+    newest: int | None = None
+    told_at: float = -INTERVAL_SECONDS
+
+
+class Reporter:
+    """Gathers batch reports and says which part of them is due. ``start`` is what sources had delivered before."""
+
+    def __init__(self, lake: Lake, start: Progress) -> None:
+        self._lake = lake
+        self._at_start = {name: source.model_copy() for name, source in start.sources.items()}
+        self._pending: dict[tuple[str, str | None], _Pending] = {}
+        self._sources: dict[str, SourceProgress] = {}
+        self._sources_told_at: dict[str, float] = {}
+
+    def add(self, report: BatchReport) -> None:
+        """Remember what a batch did."""
+        for key, (added, newest) in report.touched.items():
+            entry = self._pending.setdefault(key, _Pending())
+            entry.added += added
+            entry.newest = (
+                newest if entry.newest is None or (newest is not None and newest > entry.newest) else entry.newest
+            )
+
+    def due(self, progress: Progress, *, final: bool = False) -> Report:
+        """What to tell now; ``final`` tells everything that was not told yet."""
+        now = time.monotonic()
+        waiting = [
+            key
+            for key, entry in self._pending.items()
+            if entry.added and (final or now - entry.told_at >= INTERVAL_SECONDS)
+        ]
+        waiting.sort(key=lambda key: self._pending[key].told_at)
+        partitions: list[TouchedPartition] = []
+        checks: list[CheckResult] = []
+        for table, partition in waiting[: _AT_THE_END if final else _AT_ONCE]:
+            entry = self._pending[table, partition]
+            partitions.append(describe(self._lake, table, partition, entry.added, entry.newest))
+            checks += evaluate(self._lake, table, [partition] if partition is not None else None)
+            entry.added, entry.told_at = 0, now
+        if final:
+            self._pending.clear()
+        return Report(tuple(partitions), tuple(self._sources_due(progress, now, final)), tuple(checks))
+
+    def _sources_due(self, progress: Progress, now: float, final: bool) -> list[SourceDrops]:
+        drops = []
+        for name, seen in progress.sources.items():
+            before = self._sources.get(name)
+            if before is None:
+                before = self._sources[name] = self._at_start.get(name, SourceProgress())
+            recent = now - self._sources_told_at.get(name, -INTERVAL_SECONDS) < INTERVAL_SECONDS
+            if seen.deliveries == before.deliveries or (recent and not final):
+                continue
+            drops.append(
+                SourceDrops(
+                    name,
+                    seen.deliveries - before.deliveries,
+                    seen.points - before.points,
+                    seen.quarantined - before.quarantined,
+                    seen.last_received_at,
+                )
+            )
+            self._sources[name], self._sources_told_at[name] = seen.model_copy(), now
+        return drops
