@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(15, description="how often the session saves its detector state")
     close_grace_seconds: float = Field(120, description="an hour closes when event time is this far past its end")
     max_future_seconds: float = Field(600, description="points further in the future are quarantined")
-    max_past_days: float = Field(400, description="points further in the past are quarantined")
+    max_past_days: float = Field(7_300, description="points further in the past are quarantined")
     max_series_per_source: int = Field(250_000, description="series of one source beyond this are refused, visibly")
 
     partitions_start: date = Field(date(2020, 1, 1), description="first day that the asset graph has partitions for")

@@ -62,8 +62,7 @@ class Lake:
         handle = self.open(name)
         frame = table.empty().lazy()
         if handle is not None and hours != []:
-            chosen = [(table.partition, "in", list(hours))] if hours is not None and table.partition else None
-            uris = handle.file_uris(file_pruning_predicate=chosen)
+            uris = handle.file_uris(file_pruning_predicate=_in_partitions(table, hours))
             if uris:
                 frame = pl.scan_parquet(
                     uris,
@@ -109,7 +108,7 @@ class TableWriter:
         self._lake, self.table = lake, table
         self._handle = lake.open(table.name)
         self._taken: dict[str, int] = {}
-        self._partitions: set[str] = set()
+        self._partitions = {part.partition for part in lake.partitions(table.name)}
         #: files added to a partition ("" for an unpartitioned table) since it was last compacted
         self.small_files: dict[str, int] = {}
 
@@ -148,6 +147,7 @@ class TableWriter:
         self._taken.update(positions)
         for partition in frame[self.table.partition].unique() if self.table.partition else [""]:
             self.small_files[partition] = self.small_files.get(partition, 0) + 1
+            self._partitions.add(partition)
         return self._version()
 
     def compact_where_due(self) -> None:
@@ -197,10 +197,13 @@ class TableWriter:
 
     def has_partition(self, partition: str) -> bool:
         """Whether any file of a partition exists."""
-        if partition not in self._partitions and self._handle is not None and self.table.partition:
-            if self._handle.file_uris(file_pruning_predicate=[(self.table.partition, "=", partition)]):
-                self._partitions.add(partition)
         return partition in self._partitions
+
+    def files(self, partition: str) -> int:
+        """How many files a partition has."""
+        if self._handle is None:
+            return 0
+        return len(self._handle.file_uris(file_pruning_predicate=_in_partitions(self.table, [partition])))
 
     def _version(self) -> int:
         return self._handle.version() if self._handle is not None else -1
@@ -214,6 +217,11 @@ def quote(text: str) -> str:
 def labels(canonical: str) -> dict[str, str]:
     """The labels of a canonical JSON string."""
     return {str(name): str(value) for name, value in json.loads(canonical or "{}").items()}
+
+
+def _in_partitions(table: Table, partitions: Sequence[str] | None) -> list[tuple[str, str, Any]] | None:
+    """Delta's filter for some partitions of a table; ``None`` means all of it."""
+    return [(table.partition, "in", list(partitions))] if partitions is not None and table.partition else None
 
 
 def _app_id(writer: str) -> str:

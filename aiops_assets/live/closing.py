@@ -6,7 +6,9 @@ closed give it a new baseline version; earlier versions stay.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +18,8 @@ from aiops_assets.lake.tables import Lake, TableWriter
 
 #: a closed hour that still receives rows is closed again once it was left alone for this many batches
 QUIET_BATCHES = 5
+#: an hour with more files than this is rewritten when it closes; fewer are left to compaction
+FILES_TO_REWRITE = 4
 
 
 @dataclass(slots=True)
@@ -31,75 +35,99 @@ class ClosedHour:
     """A closed hour with its statistics, one row a series (columns as ``baselines.close`` returns them)."""
 
     hour_start: int
-    version: int
     statistics: pl.DataFrame
 
 
 class HourCloser:
-    """Knows which hours have rows that no baseline covers yet."""
+    """Knows which hours (counted from the epoch) have rows that no baseline covers yet."""
 
     def __init__(self, lake: Lake, points: TableWriter, baselines: TableWriter, grace_seconds: float) -> None:
         self._lake, self._points, self._baselines = lake, points, baselines
         self._grace = int(grace_seconds * MICROS_PER_SECOND)
         self._dirty: dict[int, _Dirty] = {}
         self._reached: dict[str, int] = {}
+        self._whole: dict[int, pl.DataFrame] = {}
+        self._unsaved: list[pl.DataFrame] = []
         self.closed = 0
 
     def touch(self, hour: int, source: str, newest: int, batch: int) -> None:
-        """Rows of a source, the newest at ``newest`` (µs), were stored in an hour (hours since the epoch)."""
+        """Rows of a source, the newest at ``newest`` (µs), were stored in an hour."""
         entry = self._dirty.setdefault(hour, _Dirty(set(), batch))
         entry.sources.add(source)
         entry.last_batch = batch
         self._reached[source] = max(self._reached.get(source, newest), newest)
 
-    def due(self, watermark: int, batch: int) -> list[int]:
-        """Hours that event time has passed, ascending: for every source that wrote to it, or for all and left alone."""
+    def offer(self, hour: int, rows: pl.DataFrame) -> None:
+        """All rows (series_id, ts, value) of an hour that had none before this batch: saves reading them back."""
+        self._whole[hour] = rows
+
+    def due(self, watermark: int, batch: int, upto: int) -> list[int]:
+        """Hours up to ``upto`` that event time has passed, ascending.
+
+        An hour is passed when every source that wrote to it has gone beyond it; one that was closed before, or whose
+        sources stay behind the watermark, is due once it was left alone.
+        """
         hours = []
-        for hour in sorted(self._dirty):
+        for hour in sorted(hour for hour in self._dirty if hour <= upto):
             end = (hour + 1) * MICROS_PER_HOUR + self._grace
             entry = self._dirty[hour]
             passed = all(self._reached[source] >= end for source in entry.sources)
             quiet = batch - entry.last_batch >= QUIET_BATCHES
-            if watermark >= end and (quiet or (passed and not self._has_baseline(hour))):
+            if watermark >= end and (quiet or (passed and not self._baselines.has_partition(_key(hour)))):
                 hours.append(hour)
         return hours
 
-    def close(self, hour: int) -> ClosedHour | None:
-        """Close one hour; ``None`` when its newest baseline already covers all its rows."""
+    def close(self, hour: int) -> ClosedHour:
+        """Compute an hour's statistics; ``save`` stores them, unless its newest baseline already covers all its rows."""
         del self._dirty[hour]
-        key = hour_key(hour * MICROS_PER_HOUR)
-        rows = self._lake.read("metric_points", [key])
-        files = next((part.files for part in self._lake.partitions("metric_points") if part.partition == key), 0)
-        if files > 1:
-            self._points.replace(rows, key)
-        statistics = close(rows.select("series_id", "ts", "value"))
-        stored = self._lake.read("baselines", [key], ["baseline_version", "count"])
-        newest = int(stored["baseline_version"].max() or 0)  # type: ignore[arg-type]
-        covered = stored.filter(pl.col("baseline_version") == newest)["count"].sum() if newest else -1
-        version = newest
+        key = _key(hour)
+        rows = self._whole.pop(hour, None)
+        if rows is None:
+            stored = self._lake.read("metric_points", [key])
+            if self._points.files(key) > FILES_TO_REWRITE:
+                self._points.replace(stored, key)
+            rows = stored.select("series_id", "ts", "value")
+        statistics = close(rows)
+        version, covered = self._newest_version(key)
         if covered != rows.height:
-            version = newest + 1
             start = pl.lit(instant(hour * MICROS_PER_HOUR))
-            frame = statistics.with_columns(
-                start.alias("hour_start"), pl.lit(version).alias("baseline_version"), pl.lit(key).alias("hour")
-            )
-            self._baselines.append(frame, {})
+            named = (start.alias("hour_start"), pl.lit(version + 1).alias("baseline_version"), pl.lit(key).alias("hour"))
+            self._unsaved.append(statistics.with_columns(named))
         self.closed += 1
-        return ClosedHour(hour * MICROS_PER_HOUR, version, statistics)
+        return ClosedHour(hour * MICROS_PER_HOUR, statistics)
 
-    def _has_baseline(self, hour: int) -> bool:
-        return self._baselines.has_partition(hour_key(hour * MICROS_PER_HOUR))
+    def save(self) -> list[str]:
+        """Store the statistics of all hours closed since, in one commit; the hours that have new ones."""
+        self._whole.clear()
+        if not self._unsaved:
+            return []
+        frame = pl.concat(self._unsaved)
+        self._unsaved.clear()
+        self._baselines.append(frame, {})
+        return sorted(frame["hour"].unique())
 
-    def state(self) -> dict[str, object]:
+    def _newest_version(self, key: str) -> tuple[int, int]:
+        """The newest baseline version of an hour and how many rows it covers; (0, -1) when there is none."""
+        if not self._baselines.has_partition(key):
+            return 0, -1
+        stored = self._lake.read("baselines", [key], ["baseline_version", "count"])
+        newest = stored.filter(pl.col("baseline_version") == pl.col("baseline_version").max())
+        return int(newest["baseline_version"][0]), int(newest["count"].sum())
+
+    def state(self) -> dict[str, Any]:
         """JSON-able state for the checkpoint."""
         return {
-            "dirty": {str(hour): [sorted(entry.sources), entry.last_batch] for hour, entry in self._dirty.items()},
+            "dirty": {str(hour): sorted(entry.sources) for hour, entry in self._dirty.items()},
             "reached": self._reached,
             "closed": self.closed,
         }
 
-    def load(self, state: dict[str, dict[str, tuple[list[str], int]] | dict[str, int] | int]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Restore ``state``."""
-        self._dirty = {int(hour): _Dirty(set(sources), 0) for hour, (sources, _) in state["dirty"].items()}  # type: ignore[union-attr,misc]
-        self._reached = dict(state["reached"])  # type: ignore[arg-type]
-        self.closed = int(state["closed"])  # type: ignore[arg-type]
+        self._dirty = {int(hour): _Dirty(set(sources), 0) for hour, sources in state["dirty"].items()}
+        self._reached = dict(state["reached"])
+        self.closed = int(state["closed"])
+
+
+def _key(hour: int) -> str:
+    return hour_key(hour * MICROS_PER_HOUR)

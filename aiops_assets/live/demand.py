@@ -106,13 +106,16 @@ def positions(
     """(taken, waiting): the last segment taken of each writer, and the next one of those that have it sealed.
 
     Segments are probed by name; a folder is listed only for a writer of which neither ``known`` (the session's
-    progress) nor ``remembered`` (the cursor) says anything.
+    progress) nor ``remembered`` (the cursor) says anything that fits its files.
     """
     taken, waiting = {}, {}
     for writer in writers(landing):
         folder = landing / writer
-        position = max(known.get(writer, -1), remembered.get(writer, -1))
-        taken[writer] = position if position >= 0 else first_seq(folder) - 1
+        position = known.get(writer, remembered.get(writer, -1))
+        # The newest segment of a writer always stays, so a position without a file is from another landing zone.
+        if position < 0 or not any(segment_path(folder, seq).exists() for seq in (position, position + 1)):
+            position = first_seq(folder) - 1
+        taken[writer] = position
         if segment_path(folder, taken[writer] + 1).exists():
             waiting[writer] = taken[writer] + 1
     return taken, waiting

@@ -24,7 +24,7 @@ from aiops_assets.detection.rules import RuleEngine
 from aiops_assets.detection.statistics import Tier1
 from aiops_assets.detection.steps import steps
 from aiops_assets.detection.transitions import Transition
-from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, instant
+from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, hour_start, instant
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.landing.quarantine import Quarantine, QuarantineEntry
@@ -59,6 +59,7 @@ REBUILD_BASELINE_HOURS = 7 * 24
 #: how often silences are read from the operations database
 SILENCE_SECONDS = 5.0
 _PROBLEMS_KEPT = 20
+FOR_EVER = 1 << 62
 
 
 @dataclass(slots=True)
@@ -294,7 +295,8 @@ class Pipeline:
         self._reconfigure()
         report = BatchReport()
         self.progress.batches += 1
-        self._close_due(report)
+        self._close_due()
+        self._save_baselines(report)
         self._commit_alerts(self._recheck(), {}, report)
         self._store.auto_resolve(self.progress.watermark, self._config)
         self._write_progress()
@@ -369,11 +371,15 @@ class Pipeline:
             report.touch("series", rows, None, "first_seen")
             self._entities.discover_hosts(intake.new_series["host"], int(intake.first_seen.min()))
         frame = self._point_rows(deliveries, intake, fresh)
+        self._offer_new_hours(frame)
         self._points.append(frame, upto)
         self._dedup.accept(intake.number[fresh], intake.ts[fresh])
         report.points = frame.height
         report.touch("metric_points", frame, "hour", "ts")
-        self._touch_hours(deliveries, intake, fresh)
+        keep = np.zeros(len(intake.number), bool)
+        keep[fresh] = True
+        keep |= ~rows_new
+        self._touch_hours(deliveries, intake, np.flatnonzero(keep))
         self._store_changes(deliveries, intake, upto, report)
         self._entities.discover(intake.entities, int(time.time_ns() // 1000))
         if self._entities.changed:
@@ -381,9 +387,6 @@ class Pipeline:
             self._entities_table.overwrite(rows)
             report.touch("entities", rows, None, None)
         self._count(deliveries, new, intake, fresh, verdict.duplicate, conflicts, taken, quarantined)
-        keep = np.zeros(len(intake.number), bool)
-        keep[fresh] = True
-        keep |= ~rows_new
         return self._in_time(deliveries, intake, np.flatnonzero(keep))
 
     def _point_rows(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> pl.DataFrame:
@@ -400,6 +403,12 @@ class Pipeline:
             .hstack(position)
             .with_columns(_hours_of(intake.ts[rows]))
         )
+
+    def _offer_new_hours(self, frame: pl.DataFrame) -> None:
+        """Hours that have no rows yet can be closed from memory."""
+        for (hour,), rows in frame.select("hour", "series_id", "ts", "value").group_by("hour"):
+            if not self._points.has_partition(str(hour)):
+                self._closer.offer(hour_start(str(hour)) // MICROS_PER_HOUR, rows)
 
     def _touch_hours(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> None:
         if not len(rows):
@@ -463,7 +472,7 @@ class Pipeline:
         anomalies: list[pl.DataFrame] = []
         alerts: list[pl.DataFrame] = []
         windows = self._windows()
-        for _, rows in rows_by_hour(points.ts):
+        for hour, rows in rows_by_hour(points.ts):
             delivery = points.delivery[rows]
             batch = list(steps(points.number[rows], points.ts[rows], points.value[rows]))
             transitions: list[Transition] = self._rules.process(batch, received[delivery])
@@ -480,7 +489,9 @@ class Pipeline:
                 )
             reached = int(np.minimum(points.ts[rows], received[delivery]).max())
             self.progress.watermark = max(self.progress.watermark, reached)
-            self._close_due(report)
+            self._close_due(hour)
+        self._close_due()
+        self._save_baselines(report)
         silent = self._rules.absences(self.progress.watermark)
         if silent:
             alerts.append(
@@ -547,16 +558,18 @@ class Pipeline:
         near = self.lake.scan("changes").filter(pl.col("ts").is_between(start, end))
         return near.collect()
 
-    def _close_due(self, report: BatchReport) -> None:
-        for hour in self._closer.due(self.progress.watermark, self.progress.batches):
+    def _close_due(self, upto: int = FOR_EVER) -> None:
+        """Close hours up to one (counted from the epoch) and judge what comes later against them."""
+        for hour in self._closer.due(self.progress.watermark, self.progress.batches, upto):
             self._check_lease()
             closed = self._closer.close(hour)
-            if closed is None:
-                continue
             self._judge_against(closed.hour_start, closed.statistics)
-            key = hour_key(closed.hour_start)
-            report.closed_hours.append(key)
-            report.touched["baselines", key] = (closed.statistics.height, closed.hour_start)
+
+    def _save_baselines(self, report: BatchReport) -> None:
+        self._check_lease()
+        report.closed_hours += self._closer.save()
+        for key in report.closed_hours:
+            report.touched["baselines", key] = (1, hour_start(key))
 
     # -- configuration, counting, telling -----------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ What belongs here: translating between a run and the loop. The loop knows nothin
 
 from __future__ import annotations
 
+from typing import cast
+
 import dagster as dg
 
 from aiops_assets.lake.assets import materialization_events
@@ -29,7 +31,8 @@ def run_session(context: dg.OpExecutionContext) -> Outcome:
             reporters.append(Reporter(pipeline.lake, pipeline.started_with))
         reporters[0].add(report)
         for event in materialization_events(reporters[0].due(pipeline.progress, final=final)):
-            context.log_event(event)
+            # Its signature leaves out check evaluations, which it takes as well.
+            context.log_event(cast(dg.AssetMaterialization, event))
 
     try:
         outcome = follow(settings, owner=context.run_id, tell=tell)
