@@ -73,7 +73,9 @@ class Limits:
     handover: float = 25.0
     start: float = 60.0
     first_retry: float = 5.0
+    #: the longest pause while sessions fail without getting further, and while they do get further
     longest_retry: float = 300.0
+    longest_retry_with_progress: float = 30.0
     runs: int = 3
 
 
@@ -153,7 +155,8 @@ def decide(cursor: Cursor, seen: Situation, limits: Limits | None = None) -> Dec
         same = cursor.need == need or (seen.last_failed and cursor.need.startswith("deliveries wait"))
         why = f"deliveries of {', '.join(sorted(seen.waiting))} wait"
     attempt = cursor.attempt + 1 if same else 0
-    pause = min(limits.first_retry * 2 ** min(attempt, 16), limits.longest_retry) if attempt else 0.0
+    longest = limits.longest_retry if cursor.need == need else limits.longest_retry_with_progress
+    pause = min(limits.first_retry * 2 ** min(attempt, 16), longest) if attempt else 0.0
     if seen.now - cursor.requested_at < pause:
         left = pause - (seen.now - cursor.requested_at)
         return Decision(f"{why}; attempt {attempt} did not last, the next is in {left:.0f} s", kept)

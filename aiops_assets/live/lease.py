@@ -80,6 +80,35 @@ class FileLease:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    @contextlib.contextmanager
+    def requested(self) -> Iterator[None]:
+        """Ask the holder to go, for as long as the block lasts; the request dies with its process."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._wanted, os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def wanted(self) -> bool:
+        """Whether somebody asks for the lease; a session then ends after its batch."""
+        try:
+            descriptor = os.open(self._wanted, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @property
+    def _wanted(self) -> Path:
+        return self.path.with_suffix(".wanted")
+
     def holder(self) -> LeaseInfo | None:
         """Who holds the lease now, ``None`` when nobody does. Asks the kernel, not the file's content."""
         try:
@@ -106,13 +135,15 @@ def live_lease(live: Path, shard: int = 0) -> FileLease:
 
 @contextlib.contextmanager
 def held(lease: FileLease, owner: str, *, wait_seconds: float) -> Iterator[FileLease]:
-    """Hold a lease for a block of work beside the live session.
+    """Hold a lease for a block of work beside the live session, which is asked to end.
 
     Raises:
         TimeoutError: it was not to be had in ``wait_seconds``.
     """
     until = time.monotonic() + wait_seconds
-    if not lease.acquire(owner, seconds=wait_seconds, keep_waiting=lambda: time.monotonic() < until):
+    with lease.requested():
+        ours = lease.acquire(owner, seconds=wait_seconds, keep_waiting=lambda: time.monotonic() < until)
+    if not ours:
         raise TimeoutError(f"{lease.path}: still held by {lease.holder()} after {wait_seconds:.0f} s")
     try:
         yield lease

@@ -78,7 +78,7 @@ def follow(
     try:
         pipeline = Pipeline(settings, session=owner, check_lease=lease.check)
         pipeline.open()
-        outcome = _drain(settings, pipeline, tell, should_stop)
+        outcome = _drain(settings, pipeline, tell, lambda: should_stop() or lease.wanted())
         tell(pipeline, BatchReport(), True)
         pipeline.close()
         return outcome

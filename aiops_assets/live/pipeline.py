@@ -35,7 +35,7 @@ from aiops_assets.live.closing import HourCloser
 from aiops_assets.live.dedup import Deduplicator, rows_by_hour
 from aiops_assets.live.entities import EntityBook, maintenance_rows
 from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, take_in
-from aiops_assets.live.progress import Progress, SourceProgress, write_progress
+from aiops_assets.live.progress import Progress, SourceProgress, SourceRates, write_progress
 from aiops_assets.settings import Settings
 from aiops_assets.tables import (
     ALERTS,
@@ -120,19 +120,16 @@ class Pipeline:
         self._changes = TableWriter(self.lake, CHANGES)
         self._entities_table = TableWriter(self.lake, ENTITIES)
         self._maintenance_table = TableWriter(self.lake, MAINTENANCE)
-        self._closer = HourCloser(self.lake, self._points, self._baselines, settings.close_grace_seconds)
         self._dedup = Deduplicator(
             self._directory, lambda hour: self.lake.read("metric_points", [hour], ["series_id", "ts", "value"])
         )
-        self._rules = RuleEngine(self._config.active_rules)
-        self._tier1 = Tier1(self._config.statistics)
-        self._book = AlertBook()
+        self._begin_state()
         self._entities = EntityBook()
         self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400)
-        self._last_scored = np.empty(0, np.int64)
         self._position: dict[str, int] = {}
         self._checkpoint_number = 0
         self._checkpointed_at = time.monotonic()
+        self._rates = SourceRates()
         self._alert_keys: set[tuple[str, int]] | None = None
         self._change_ids: set[str] = set()
         self._silences: list[Suppression] = []
@@ -154,11 +151,14 @@ class Pipeline:
         self._change_ids = set(self.lake.read("changes", columns=["change_id"])["change_id"].to_list())
         self._entities.load(self.lake.read("entities"))
         present = writers(self._home.landing)
+        restored = False
         if found:
             self._checkpoint_number, checkpoint = found
-            self._load(checkpoint)
+            self._position = {writer: int(seq) for writer, seq in checkpoint.document["positions"].items()}
+            restored = self._restore(checkpoint)
         else:
             self._position = {writer: self._points.taken(writer) for writer in present}
+        if not restored:
             self._rebuild()
         for writer in present:
             self._replayed_until[writer] = self._points.taken(writer)
@@ -168,7 +168,7 @@ class Pipeline:
                     f"landing writer {writer}: segments missing: {missing[:5]}{' …' if len(missing) > 5 else ''}"
                 )
         behind = {w: seq for w, seq in self._replayed_until.items() if seq > self._position.get(w, 0)}
-        if behind or not found:
+        if behind or not restored:
             keys = self.lake.read("alerts", columns=["alert_id", "revision"])
             self._alert_keys = set(keys.iter_rows())
         self._write_reference_tables()
@@ -210,22 +210,37 @@ class Pipeline:
         save(self._checkpoints, self._checkpoint_number, Checkpoint(engines, document))
         self._checkpointed_at = time.monotonic()
 
-    def _load(self, checkpoint: Checkpoint) -> None:
+    def _begin_state(self) -> None:
+        """Rules, detectors and books that have seen nothing."""
+        self._rules = RuleEngine(self._config.active_rules)
+        self._tier1 = Tier1(self._config.statistics)
+        self._book = AlertBook()
+        self._closer = HourCloser(self.lake, self._points, self._baselines, self.settings.close_grace_seconds)
+        self._last_scored = np.empty(0, np.int64)
+
+    def _restore(self, checkpoint: Checkpoint) -> bool:
+        """Take over a checkpoint; whether this code can read it (an upgrade may have changed an engine's state)."""
         document = checkpoint.document
-        self._position = {writer: int(seq) for writer, seq in document["positions"].items()}
-        self._rules.load(checkpoint.engines["rules"])
-        self._tier1.load(checkpoint.engines["statistics"])
-        self._book.load(document["alerts"])
-        self._closer.load(document["closer"])
-        last = checkpoint.engines["pipeline"]["last_scored"]
-        self._last_scored[: len(last)] = last
-        previous = Progress.model_validate(document["progress"])
+        try:
+            self._rules.load(checkpoint.engines["rules"])
+            self._tier1.load(dict(checkpoint.engines["statistics"]))
+            self._book.load(document["alerts"])
+            self._closer.load(document["closer"])
+            last = checkpoint.engines["pipeline"]["last_scored"]
+            self._last_scored[: len(last)] = last
+            previous = Progress.model_validate(document["progress"])
+        except (KeyError, ValueError, TypeError, IndexError) as error:
+            log.warning("the saved state does not fit this code (%r); it is rebuilt from the lake", error)
+            self._begin_state()
+            self._grow(self._directory.frame)
+            return False
         self.progress = previous.model_copy(
             update={"session": self.progress.session, "started_at": self.progress.started_at, "problems": []}
         )
+        return True
 
     def _rebuild(self) -> None:
-        """State without a checkpoint: recent baselines and points of the lake run through detectors, outputs unused."""
+        """State without a checkpoint: what the lake has up to the positions runs through detectors, outputs unused."""
         hours = [part.partition for part in self.lake.partitions("metric_points")][-REBUILD_HOURS:]
         if not hours:
             return
@@ -235,19 +250,30 @@ class Pipeline:
         for key in baseline_hours:
             stored = self.lake.read("baselines", [key]).sort("baseline_version").unique("series_id", keep="last")
             if not stored.is_empty() and key < hours[0]:
-                self._judge_against(int(stored["hour_start"].dt.epoch("us")[0]), stored)
+                self._judge_against(hour_start(key), stored)
+        reached = pl.col("writer").replace_strict(self._position, default=0, return_dtype=pl.Int64)
         for key in hours:
-            rows = self.lake.read("metric_points", [key], ["series_id", "ts", "value"]).sort("series_id", "ts")
-            numbers = self._numbers_of(rows["series_id"])
+            rows = self.lake.read("metric_points", [key]).filter(pl.col("seq") <= reached).sort("series_id", "ts")
+            rows = rows.with_columns(pl.Series("number", self._numbers_of(rows["series_id"]))).filter(
+                pl.col("number") >= 0
+            )
+            if rows.is_empty():
+                continue
+            numbers = rows["number"].to_numpy()
             ts = rows["ts"].dt.epoch("us").to_numpy()
+            received = rows["received_at"].dt.epoch("us").to_numpy()
             batch = list(steps(numbers, ts, rows["value"].to_numpy()))
-            self._rules.process(batch)
+            self._rules.process(batch, received)
             self._tier1.process(batch)
             np.maximum.at(self._last_scored, numbers, ts)
-            self.progress.watermark = max(self.progress.watermark, int(ts.max()))
+            self.progress.watermark = max(self.progress.watermark, int(np.minimum(ts, received).max()))
             stored = self.lake.read("baselines", [key]).sort("baseline_version").unique("series_id", keep="last")
-            if not stored.is_empty():
-                self._judge_against(int(stored["hour_start"].dt.epoch("us")[0]), stored)
+            if stored.is_empty():
+                newest = rows.group_by("source").agg(pl.col("ts").dt.epoch("us").max())
+                for source, at in newest.iter_rows():
+                    self._closer.touch(hour_start(key) // MICROS_PER_HOUR, source, at, self.progress.batches)
+            else:
+                self._judge_against(hour_start(key), stored)
         self._rules.absences(self.progress.watermark)
 
     def _numbers_of(self, ids: pl.Series) -> NDArray[np.int32]:
@@ -276,18 +302,21 @@ class Pipeline:
         deliveries, upto, report = self._take()
         if not upto:
             return None
+        self._passed("landing", deliveries)
         intake = take_in(deliveries, self._directory, self._bounds, self._series_limit)
         self._grow(intake.new_series)
         new = np.fromiter((d.seq > self._points.taken(d.writer) for d in deliveries), bool, len(deliveries))
         scorable = self._store_rows(deliveries, new, intake, upto, report)
+        self._passed("points", deliveries)
         self._judge(deliveries, scorable, upto, report)
+        self._passed("incidents", deliveries)
         self._position.update(upto)
         self.progress.batches += 1
         for table in (self._points, self._anomalies, self._alerts, self._series, self._changes, self._baselines):
             table.compact_where_due()
         if time.monotonic() - self._checkpointed_at >= self.settings.checkpoint_seconds:
             self._save()
-        self._write_progress(deliveries)
+        self._write_progress()
         return report
 
     def idle(self) -> BatchReport | None:
@@ -688,11 +717,15 @@ class Pipeline:
             log.error("%s", text)
             self.progress.problems = [*self.progress.problems, text][-_PROBLEMS_KEPT:]
 
-    def _write_progress(self, deliveries: list[Delivery] | None = None) -> None:
-        now = time.time_ns() // 1000
+    def _passed(self, stage: str, deliveries: list[Delivery]) -> None:
+        """Note how old the batch's first delivery is now that a stage is done."""
         if deliveries:
-            newest = max(delivery.received_at for delivery in deliveries)
-            self.progress.lag = {"incidents": round((now - newest) / MICROS_PER_SECOND, 3)}
+            first = min(delivery.received_at for delivery in deliveries)
+            self.progress.lag[stage] = round((time.time_ns() // 1000 - first) / MICROS_PER_SECOND, 3)
+
+    def _write_progress(self) -> None:
+        now = time.time_ns() // 1000
+        self._rates.update(self.progress.sources)
         self.progress.updated_at = now
         self.progress.taken = dict(self._position)
         self.progress.series = len(self._directory)

@@ -6,6 +6,9 @@ Readers (sensor, gateway, ``aiops status``) treat it as a hint: the truth about 
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
@@ -40,7 +43,7 @@ class Progress(BaseModel):
     watermark: int = 0
     series: int = 0
     batches: int = 0
-    #: seconds from acceptance to commit of the newest batch, by stage: landing, points, alerts, incidents
+    #: age in seconds of the newest batch's first delivery when a stage was done: landing (taken), points, incidents
     lag: dict[str, float] = Field(default_factory=dict)
     sources: dict[str, SourceProgress] = Field(default_factory=dict)
     open_alerts: int = 0
@@ -62,3 +65,23 @@ def write_progress(live: Path, progress: Progress) -> None:
     temporary = live / f".progress.{os.getpid()}"
     temporary.write_text(progress.model_dump_json(), "utf-8")
     temporary.replace(live / "progress.json")
+
+
+class SourceRates:
+    """Points stored per second by source, over the last minute."""
+
+    def __init__(self, window_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window, self._clock = window_seconds, clock
+        self._seen: dict[str, deque[tuple[float, int]]] = {}
+
+    def update(self, sources: Mapping[str, SourceProgress]) -> None:
+        """Note the present counts and set each source's ``rate``."""
+        now = self._clock()
+        for name, source in sources.items():
+            seen = self._seen.setdefault(name, deque())
+            if not seen or now - seen[-1][0] >= 1.0:
+                seen.append((now, source.points))
+            while len(seen) > 1 and now - seen[1][0] >= self._window:
+                seen.popleft()
+            elapsed = now - seen[0][0]
+            source.rate = round((source.points - seen[0][1]) / elapsed, 2) if elapsed >= 1.0 else source.rate
