@@ -2,4 +2,53 @@
 
 What belongs here: parsers that take deliveries and return a ``Parsed`` batch, and the mapping of senders' names to
 canonical metric names. What does not: where bytes come from (``gateway``, ``collectors``) and where rows go (``live``).
+
+A parser never raises on what a delivery holds. Every delivery gives points, changes or entities, or else a ``Reject``;
+one bad line, metric or item is rejected alone, and a delivery that gives nothing at all is rejected whole, as it
+arrived. Within a delivery points keep the order of the payload. Names with control characters, and hosts, metrics and
+labels longer than 1,024 characters, are rejected, never altered.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aiops_assets.formats.batch import Parsed
+    from aiops_assets.landing.segment import Delivery
+
+#: format name → module with ``parse(deliveries) -> Parsed``, imported when first needed
+_MODULES = {"telegraf": "telegraf", "generic": "generic_json", "collected": "collected"}
+
+
+def parser(format_name: str) -> Callable[[Sequence[Delivery]], Parsed]:
+    """The parser of a format.
+
+    Raises:
+        KeyError: no format has this name.
+    """
+    module = import_module(f"{__name__}.{_MODULES[format_name]}")
+    parse_: Callable[[Sequence[Delivery]], Parsed] = module.parse
+    return parse_
+
+
+def _lazy(format_name: str) -> Callable[[Sequence[Delivery]], Parsed]:
+    def parse_(deliveries: Sequence[Delivery]) -> Parsed:
+        return parser(format_name)(deliveries)
+
+    return parse_
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Delivery]], Parsed]] = {name: _lazy(name) for name in _MODULES}
+
+
+def parse(format_name: str, deliveries: Sequence[Delivery]) -> Parsed:
+    """Read deliveries of one format; with an unknown format every delivery is rejected whole."""
+    if format_name in FORMATS:
+        return FORMATS[format_name](deliveries)
+    from aiops_assets.formats.batch import Parsed, Reject
+
+    reason = f"unknown format {format_name[:64]!r}; allowed: {', '.join(FORMATS)}"
+    return Parsed(rejects=[Reject(index, 0, reason, delivery.body) for index, delivery in enumerate(deliveries)])

@@ -6,11 +6,18 @@ distinct series of the batch once, ``points`` refers to it by row number. Everyt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import orjson
 import polars as pl
 
 from aiops_assets.tables import TIMESTAMP
+
+#: a host, metric or label longer than this many characters is refused
+MAX_NAME_CHARS = 1024
+#: a series is refused when its labels together are longer than this many characters
+MAX_LABELS_CHARS = 16_384
 
 #: One row a distinct series of the batch. ``kind`` is gauge, rate, counter or ratio; ``labels`` is canonical JSON
 #: (sorted keys, string values, no spaces: ``labels_json``). Values in ``points`` are already scaled to ``unit``.
@@ -72,3 +79,12 @@ class Parsed:
     changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES_SCHEMA))
     entities: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ENTITIES_SCHEMA))
     rejects: list[Reject] = field(default_factory=list)
+
+
+def labels_json(labels: Mapping[str, str]) -> str:
+    """Labels as canonical JSON: sorted keys, string values, no spaces, characters beyond ASCII as they are.
+
+    Raises:
+        orjson.JSONEncodeError: a key or value is not a string that UTF-8 can hold.
+    """
+    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode() if labels else "{}"

@@ -1,0 +1,259 @@
+"""Bodies of deliveries as plain bytes, and what could not be read of them.
+
+What belongs here: decompression with a bound, the reading of timestamps whose unit is not told, the rules for names,
+and the collector of rejects that every format uses. What does not: any knowledge of one wire format.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from aiops_assets.formats.batch import MAX_NAME_CHARS, Reject
+from aiops_assets.hours import micros
+from aiops_assets.landing.segment import Delivery
+
+MAX_BODY_BYTES = 256 * 1024 * 1024
+#: of each delivery this many rejects are kept one by one; those after it are joined into one
+MAX_REJECTS = 1_000
+GZIP_MAGIC = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
+#: control characters, line separators, lone surrogates, noncharacters: a name that holds one is refused, never altered
+FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}|\\u[dD][89a-fA-F]")
+
+#: nanoseconds by which a timestamp of each precision is multiplied
+PRECISIONS: dict[str, int] = {
+    "ns": 1, "n": 1, "nanoseconds": 1,
+    "us": 1_000, "u": 1_000, "µs": 1_000, "microseconds": 1_000,
+    "ms": 1_000_000, "milliseconds": 1_000_000,
+    "s": 1_000_000_000, "seconds": 1_000_000_000,
+    "m": 60_000_000_000, "h": 3_600_000_000_000,
+}  # fmt: skip
+
+Int64s = npt.NDArray[np.int64]
+
+
+class UnreadableBody(Exception):
+    """A body that cannot be turned into plain bytes; the message says why, for people."""
+
+
+class Refused(Exception):
+    """Something that was read but cannot be stored; the message names the field and what is allowed, for people."""
+
+
+def plain_body(body: bytes) -> bytes:
+    """The body without gzip (told by its first bytes, whatever the headers say) and without a byte-order mark.
+
+    Raises:
+        UnreadableBody: the gzip stream is damaged, truncated, or larger than 256 MiB when unpacked.
+    """
+    if body[:2] == GZIP_MAGIC:
+        body = gunzip(body, MAX_BODY_BYTES)
+    return body[3:] if body[:3] == BOM else body
+
+
+def gunzip(body: bytes, limit: int) -> bytes:
+    """Unpack every member of a gzip stream, never holding more than ``limit`` bytes of output.
+
+    Raises:
+        UnreadableBody: damaged, truncated, or more output than ``limit``.
+    """
+    parts: list[bytes] = []
+    room, rest = limit, body
+    while rest:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            part = member.decompress(rest, room + 1)
+        except zlib.error as error:
+            if parts and not rest.strip(b"\0"):
+                break
+            raise UnreadableBody(f"gzip: damaged: {error}") from error
+        room -= len(part)
+        if room < 0:
+            raise UnreadableBody(f"gzip: more than {limit // 1024 // 1024} MiB when unpacked")
+        parts.append(part)
+        if not member.eof:
+            raise UnreadableBody(f"gzip: truncated after {limit - room} bytes of content")
+        rest = member.unused_data
+    return b"".join(parts)
+
+
+def name_problem(what: str, name: str) -> str | None:
+    """Why a host, metric or label cannot be stored, or ``None``."""
+    if not name:
+        return f"{what} is empty"
+    if len(name) > MAX_NAME_CHARS:
+        return f"{what} is longer than {MAX_NAME_CHARS} characters"
+    found = FORBIDDEN.search(name)
+    if found:
+        return f"{what} holds the control character U+{ord(found[0]):04X}"
+    return None
+
+
+def micros_of_any(stamps: Int64s) -> Int64s:
+    """Microseconds of epoch timestamps whose unit is told by their magnitude.
+
+    Below 1e11 they are seconds (until the year 5138), below 1e14 milliseconds, below 1e17 microseconds (both from
+    March 1973), else nanoseconds, rounded down. Shape and dtype (int64) are kept.
+    """
+    size = np.abs(stamps)
+    if stamps.size == 0 or size.min() >= 10**17:
+        return stamps // 1000
+    result = np.where(size < 10**17, stamps, stamps // 1000)
+    result = np.where(size < 10**14, stamps * 1000, result)
+    return np.where(size < 10**11, stamps * 1_000_000, result)
+
+
+def micros_of_number(value: float) -> int | None:
+    """``micros_of_any`` for one integer or float (fractions count), ``None`` when it is no instant."""
+    size = abs(value)
+    if not size < 2**63:
+        return None
+    if isinstance(value, int):
+        return int(micros_of_any(np.array([value], dtype=np.int64))[0])
+    if size < 10**11:
+        return round(value * 1_000_000)
+    if size < 10**14:
+        return round(value * 1000)
+    return int(value) if size < 10**17 else int(value) // 1000
+
+
+def micros_of_json(value: object) -> int | None:
+    """Microseconds of a JSON timestamp: epoch number in any unit, digits in a string, or ISO 8601 (UTC if no zone)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return micros_of_number(value)
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    return _micros_of_text(value.strip())
+
+
+@lru_cache(maxsize=4096)
+def _micros_of_text(text: str) -> int | None:
+    try:
+        return micros_of_number(int(text) if text.lstrip("-").isdigit() else float(text))
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+        return micros(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None
+
+
+class Rejects:
+    """Collects what could not be read, bounded: after 1,000 of a delivery the rest is joined into one reject."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, list[Reject]] = {}
+        self._more: dict[int, tuple[int, str, list[bytes]]] = {}
+
+    def add(self, delivery: int, offset: int, reason: str, content: bytes) -> None:
+        """Record one; ``offset`` counts bytes in the unpacked body."""
+        found = self._found.setdefault(delivery, [])
+        if len(found) < MAX_REJECTS:
+            found.append(Reject(delivery, offset, reason, content))
+            return
+        self._more.setdefault(delivery, (offset, reason, []))[2].append(content)
+
+    def forget(self, delivery: int, offset: int) -> None:
+        """Forget what was recorded of a delivery at this offset or after it, because it is read again."""
+        self._found[delivery] = [reject for reject in self._found.get(delivery, []) if reject.offset < offset]
+        if delivery in self._more and self._more[delivery][0] >= offset:
+            del self._more[delivery]
+
+    def finish(self, deliveries: Sequence[Delivery], productive: set[int]) -> list[Reject]:
+        """All rejects in order of delivery and offset, with every delivery accounted for.
+
+        A delivery that gave nothing at all (``productive`` holds the others) becomes one reject of its whole body as
+        it arrived, so that it can be re-sent unchanged; one without any content is rejected as "empty".
+        """
+        result: list[Reject] = []
+        for index, delivery in enumerate(deliveries):
+            found = self._found.get(index, [])
+            if index not in productive:
+                if not found:
+                    found = [Reject(index, 0, "empty", delivery.body)]
+                elif len(found) > 1 or found[0].content is not delivery.body:
+                    count = len(found) + len(self._more.get(index, (0, "", []))[2])
+                    reason = found[0].reason if count == 1 else f"{found[0].reason} (and {count - 1} more problems)"
+                    found = [Reject(index, found[0].offset, reason, delivery.body)]
+                result.extend(found)
+                continue
+            result.extend(sorted(found, key=lambda reject: reject.offset))
+            if index in self._more:
+                offset, reason, contents = self._more[index]
+                result.append(Reject(index, offset, f"{reason} ({len(contents)} rejects joined)", b"\n".join(contents)))
+        return result
+
+
+def json_bytes(value: object, instead: bytes) -> bytes:
+    """A value that came out of JSON as JSON again; ``instead`` when it is nested too deeply for that."""
+    try:
+        data = orjson.dumps(value)
+        if b"null" not in data:
+            return data
+    except orjson.JSONEncodeError:
+        pass
+    # orjson writes NaN and infinity as null and cannot write lone surrogates; what is kept must show what was sent
+    try:
+        return json.dumps(value).encode()
+    except (ValueError, RecursionError):
+        return instead
+
+
+def _loads(body: bytes) -> object:
+    """A JSON value. ``NaN``, ``Infinity``, numbers beyond float64 and lone surrogates, which strict JSON lacks but
+    common libraries write, are read as they are, so that only the item that holds them is rejected.
+
+    Raises:
+        orjson.JSONDecodeError: no JSON even so.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if not _NOT_FINITE.search(body):
+            raise
+        try:
+            return json.loads(
+                body.decode(), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits)
+            )
+        except (ValueError, RecursionError):
+            pass
+        raise
+
+
+def documents(body: bytes) -> tuple[list[tuple[int, object]], list[tuple[int, str, bytes]]]:
+    """The JSON values of a body with their byte offsets: one document, or one a line; and the lines that are no JSON.
+
+    Raises:
+        UnreadableBody: nothing in it is JSON.
+    """
+    try:
+        return [(0, _loads(body))], []
+    except orjson.JSONDecodeError as error:
+        whole = error
+    found: list[tuple[int, object]] = []
+    bad: list[tuple[int, str, bytes]] = []
+    offset = 0
+    for line in body.split(b"\n"):
+        text = line.strip()
+        if text:
+            try:
+                found.append((offset, _loads(text)))
+            except orjson.JSONDecodeError as error:
+                bad.append((offset, f"not JSON: {error}", text))
+        offset += len(line) + 1
+    if not found and bad:
+        raise UnreadableBody(f"not JSON: {whole}")
+    return found, bad

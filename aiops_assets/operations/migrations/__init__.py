@@ -1,0 +1,1 @@
+"""Alembic migrations of the operations database; applied by ``operations.database.upgrade``."""
