@@ -337,8 +337,7 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, origin: str) -> Config:
     """``load_config`` for text; ``origin`` names it in messages."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = _parse(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -354,7 +353,16 @@ def parse_config(text: str, origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         raise ConfigError([_problem(origin, root, item) for item in error.errors(include_url=False)]) from error
+
+
+def _parse(text: str) -> Any:
+    """The values of a YAML text; by the C parser, which is ten times faster, unless it fails: its errors say less."""
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    except yaml.YAMLError:
+        return yaml.safe_load(text)
 
 
 def _expand(value: Any, origin: str, problems: list[str]) -> Any:

@@ -1,0 +1,279 @@
+"""The tier-1 detector: what it reports, what it leaves alone, and that batches and checkpoints change nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from aiops_assets.config import Statistics
+from aiops_assets.detection import baselines
+from aiops_assets.detection.statistics import Tier1
+from aiops_assets.detection.steps import steps
+from aiops_assets.detection.transitions import Transition
+from aiops_assets.hours import MICROS_PER_HOUR
+
+START = 1_760_000_400_000_000 // MICROS_PER_HOUR * MICROS_PER_HOUR
+MINUTE = 60_000_000
+
+
+def directory(count: int, kind: str = "gauge") -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "host": [f"web-{k}" for k in range(count)],
+            "metric": ["system.cpu.utilization"] * count,
+            "labels": ["{}"] * count,
+            "kind": [kind] * count,
+        }
+    )
+
+
+def detector(count: int, kind: str = "gauge", options: Statistics | None = None) -> Tier1:
+    made = Tier1(options)
+    made.grow(directory(count, kind))
+    return made
+
+
+def feed(
+    made: Tier1, series: Any, ts: Any, value: Any, *, close: bool = True
+) -> tuple[pl.DataFrame, list[Transition], NDArray[np.float64]]:
+    """Hour by hour, each hour judged before it closes, as the live plane does."""
+    series, ts = np.asarray(series, np.int32), np.asarray(ts, np.int64)
+    value = np.asarray(value, np.float64)
+    frames, transitions, scores = [], [], np.zeros(len(ts))
+    for hour in np.unique(ts // MICROS_PER_HOUR):
+        rows = np.flatnonzero(ts // MICROS_PER_HOUR == hour)
+        of_hour = np.zeros(len(rows))
+        frame, found = made.process(steps(series[rows], ts[rows], value[rows]), of_hour)
+        scores[rows] = of_hour
+        frames.append(frame)
+        transitions += found
+        if close:
+            made.close_hour(int(hour) * MICROS_PER_HOUR, closed(series[rows], ts[rows], value[rows]))
+    return pl.concat(frames), transitions, scores
+
+
+def closed(series: NDArray[np.int32], ts: NDArray[np.int64], value: NDArray[np.float64]) -> pl.DataFrame:
+    points = pl.DataFrame({"series_id": series.astype(np.int64), "ts": ts, "value": value})
+    return baselines.close(points).with_columns(number=pl.col("series_id").cast(pl.Int32))
+
+
+def daily(days: float, step: int = 5 * MINUTE, noise: float = 1.0, seed: int = 0) -> tuple[Any, NDArray[np.float64]]:
+    ts = START + np.arange(int(days * 86_400_000_000 / step), dtype=np.int64) * step
+    rng = np.random.default_rng(seed)
+    return ts, 50 + 20 * np.sin(ts / 86_400_000_000 * 2 * np.pi) + rng.normal(0, noise, len(ts))
+
+
+def one(ts: Any, value: Any, **options: Any) -> tuple[pl.DataFrame, list[Transition], NDArray[np.float64]]:
+    return feed(detector(1, **options), np.zeros(len(ts)), ts, value)
+
+
+def test_a_calm_daily_rhythm_raises_nothing() -> None:
+    ts, value = daily(14)
+    _, transitions, _ = one(ts, value)
+    assert transitions == []
+
+
+def test_a_spike_is_one_event_on_its_first_row_and_resolves() -> None:
+    ts, value = daily(10)
+    value[2000:2004] += 90
+    frame, transitions, scores = one(ts, value)
+    assert [t.state for t in transitions] == ["firing", "resolved"]
+    fired, resolved = transitions
+    assert fired.at == fired.starts_at == resolved.starts_at == ts[2000]
+    assert resolved.at > ts[2003]
+    assert frame.filter("opens_event")["ts"].to_list() == [ts[2000]]
+    assert scores[2000] == scores.max() > 0.6
+    assert "system.cpu.utilization on web-0" in fired.summary
+    assert fired.threshold is not None
+    assert fired.threshold < value[2000]
+    evidence = json.loads(frame.filter("opens_event")["evidence"][0])
+    assert evidence["side"] == "above"
+    assert evidence["passed"]
+
+
+def test_a_lasting_shift_of_the_level_is_one_event() -> None:
+    ts, value = daily(10)
+    value[2000:] += 60
+    _, transitions, _ = one(ts, value)
+    assert sum(t.state == "firing" for t in transitions) == 1
+
+
+def test_a_day_without_its_usual_peak_is_found() -> None:
+    ts, value = daily(12, noise=0.5)
+    missing = (ts >= ts[0] + 9 * 86_400_000_000) & (ts < ts[0] + 10 * 86_400_000_000)
+    value[missing] = 30 + np.random.default_rng(3).normal(0, 0.5, int(missing.sum()))
+    _, transitions, _ = one(ts, value)
+    assert any(t.state == "firing" and ts[missing][0] <= t.at <= ts[missing][-1] for t in transitions)
+
+
+def test_a_sensor_that_freezes_is_found() -> None:
+    ts, value = daily(10)
+    value[2000:2300] = value[2000]
+    _, transitions, _ = one(ts, value)
+    assert any(t.state == "firing" and ts[2000] <= t.at <= ts[2300] for t in transitions)
+
+
+def test_nothing_is_reported_before_there_is_a_day_of_history() -> None:
+    ts, value = daily(0.9)
+    value[-20] = 1e6
+    assert one(ts, value)[1] == []
+
+
+def test_a_spike_that_comes_every_day_is_reported_at_most_twice() -> None:
+    ts, value = daily(14)
+    value[::288] += 80
+    assert sum(t.state == "firing" for t in one(ts, value)[1]) <= 2
+
+
+def test_a_counter_is_judged_by_its_rate_and_a_reset_is_skipped() -> None:
+    ts, _ = daily(8)
+    rng = np.random.default_rng(0)
+    total = np.cumsum(rng.uniform(900, 1100, len(ts)))
+    total[1500:] -= total[1500] - 5.0
+    assert one(ts, total, kind="counter")[1] == []
+    total[2000:] += 100_000
+    _, transitions, _ = one(ts, total, kind="counter")
+    assert [t.at for t in transitions if t.state == "firing"] == [ts[2000]]
+
+
+def test_excluded_metrics_are_left_alone() -> None:
+    ts, value = daily(10)
+    value[2000] = 1e9
+    assert one(ts, value, options=Statistics(exclude=("system.cpu.*",)))[1] == []
+
+
+def test_severity_comes_from_the_configuration() -> None:
+    ts, value = daily(10)
+    value[2000] = 1e9
+    assert {t.severity_number for t in one(ts, value, options=Statistics(severity="error"))[1]} == {17}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros(3000),
+        np.full(3000, 1e300),
+        np.where(np.arange(3000) % 7, 5e-324, 0.0),
+        np.where(np.arange(3000) % 2, 1.7e308, -1.7e308),
+        np.where(np.arange(3000) % 500, 0.0, 1e300),
+        np.round(np.random.default_rng(0).uniform(0, 3, 3000)),
+        np.arange(3000.0),
+        np.where(np.arange(3000) == 2500, 1e300, 1e-300),
+    ],
+    ids=["zero", "huge", "denormal", "alternating", "sparse", "quantised", "ramp", "from tiny to huge"],
+)
+def test_extreme_series_make_no_warning_and_no_nan(value: NDArray[np.float64]) -> None:
+    ts = START + np.arange(len(value), dtype=np.int64) * 5 * MINUTE
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = detector(1)
+        frame, transitions, scores = feed(made, np.zeros(len(ts)), ts, value)
+    assert np.isfinite(scores).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    for column in ("value", "lower", "upper", "expected", "score"):
+        assert frame[column].is_finite().all()
+    assert sum(t.state == "firing" for t in transitions) <= 3
+    assert all(np.isfinite(array).all() for array in made.state().values() if array.dtype == np.float64)
+
+
+def stored(made: Tier1) -> dict[str, NDArray[Any]]:
+    """The state after a way through a file without pickle."""
+    file = io.BytesIO()
+    np.savez(file, **made.state())
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 5000), max_size=6), st.booleans())
+def test_cuts_into_batches_and_checkpoints_change_no_bit(seed: int, cuts: list[int], restart: bool) -> None:
+    rng = np.random.default_rng(seed)
+    count = 7
+    interval = rng.choice([MINUTE, 5 * MINUTE, 20 * MINUTE], count)
+    length = 900
+    series = np.repeat(np.arange(count, dtype=np.int32), length)
+    ts = (
+        START + np.arange(length)[None, :] * interval[:, None] + rng.integers(0, MINUTE // 2, (count, length))
+    ).ravel()
+    value = rng.standard_t(2, count * length)
+    value[rng.random(len(value)) < 0.002] *= 40
+    order = np.argsort(ts, kind="stable")
+    series, ts, value = series[order], ts[order], value[order]
+    whole = detector(count)
+    frame, transitions = whole.process(steps(series, ts, value))
+
+    piecewise = detector(count)
+    bounds = [0, *sorted({c % len(ts) for c in cuts} - {0}), len(ts)]
+    frames, found = [], []
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        part, more = piecewise.process(steps(series[start:end], ts[start:end], value[start:end]))
+        frames.append(part.with_columns(row=pl.col("row") + start))
+        found += [(t.series, t.at, t.state, t.name, t.summary, t.row + start) for t in more]
+        if restart:
+            fresh = detector(count)
+            fresh.load(stored(piecewise))
+            piecewise = fresh
+    key = ["series", "ts", "opens_event"]
+    assert pl.concat(frames).sort(key).equals(frame.sort(key))
+    assert sorted(found) == sorted((t.series, t.at, t.state, t.name, t.summary, t.row) for t in transitions)
+    left, right = whole.state(), piecewise.state()
+    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def test_a_subset_of_series_and_all_of_them_are_computed_alike() -> None:
+    ts, value = daily(6)
+    together, apart = detector(3), detector(3)
+    series = np.tile(np.arange(3, dtype=np.int32), len(ts))
+    for made, mask in ((together, [[0, 1, 2]]), (apart, [[0, 2], [1]])):
+        for members in mask:
+            rows = np.isin(series, members)
+            made.process(steps(series[rows], np.repeat(ts, 3)[rows], np.repeat(value, 3)[rows]))
+    left, right = together.state(), apart.state()
+    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def test_series_announced_after_a_checkpoint_start_fresh() -> None:
+    ts, value = daily(3)
+    made = detector(1)
+    made.process(steps(np.zeros(len(ts), np.int32), ts, value))
+    longer = detector(2)
+    longer.load(made.state())
+    grown = detector(1)
+    grown.load(made.state())
+    grown.grow(directory(1))
+    assert all(
+        left.tobytes() == right.tobytes() for left, right in zip(longer.state().values(), grown.state().values())
+    )
+
+
+def test_a_state_of_another_version_or_of_more_series_is_refused() -> None:
+    made = detector(2)
+    with pytest.raises(ValueError, match="only 1 were announced"):
+        detector(1).load(made.state())
+    with pytest.raises(ValueError, match="detector"):
+        detector(2).load({**made.state(), "version": np.array(["another"])})
+
+
+def test_late_and_repeated_points_are_not_judged() -> None:
+    ts, value = daily(8)
+    made = detector(1)
+    made.process(steps(np.zeros(len(ts), np.int32), ts, value))
+    before = made.state()
+    _, transitions = made.process(steps(np.zeros(2, np.int32), ts[[100, -1]], np.array([1e9, 1e9])))
+    assert transitions == []
+    assert all(before[name].tobytes() == array.tobytes() for name, array in made.state().items())
+
+
+def test_memory_is_bounded_per_series() -> None:
+    made = detector(1000)
+    assert sum(array.nbytes for array in made.state().values()) / 1000 < 10_000
