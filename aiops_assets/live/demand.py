@@ -73,8 +73,8 @@ class Limits:
     handover: float = 25.0
     start: float = 60.0
     first_retry: float = 5.0
-    #: the longest pause while sessions fail without getting further, and while they do get further
-    longest_retry: float = 300.0
+    #: the longest pause while sessions fail without getting further (below 500 runs a day), and while they do
+    longest_retry: float = 180.0
     longest_retry_with_progress: float = 30.0
     runs: int = 3
 

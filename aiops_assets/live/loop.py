@@ -6,10 +6,11 @@ is the caller's (``session``), through ``tell``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -76,11 +77,12 @@ def follow(
     ):
         return Outcome("lease held by another session")
     try:
-        pipeline = Pipeline(settings, session=owner, check_lease=lease.check)
-        pipeline.open()
-        outcome = _drain(settings, pipeline, tell, lambda: should_stop() or lease.wanted())
-        tell(pipeline, BatchReport(), True)
-        pipeline.close()
+        with _naming_a_full_disk():
+            pipeline = Pipeline(settings, session=owner, check_lease=lease.check)
+            pipeline.open()
+            outcome = _drain(settings, pipeline, tell, lambda: should_stop() or lease.wanted())
+            tell(pipeline, BatchReport(), True)
+            pipeline.close()
         return outcome
     finally:
         lease.release()
@@ -111,7 +113,8 @@ def _drain(
                 outcome.ending = "code replaced"
                 return outcome
         if pipeline.waiting():
-            report = _guarded(settings, pipeline.step)
+            _make_sure_of_room(settings)
+            report = pipeline.step()
             if report is not None:
                 last_work = time.monotonic()
                 outcome.batches += 1
@@ -124,24 +127,26 @@ def _drain(
             continue
         if began - last_idle >= IDLE_SECONDS:
             last_idle = began
-            report = _guarded(settings, pipeline.idle)
+            report = pipeline.idle()
             if report is not None:
                 tell(pipeline, report, False)
         time.sleep(POLL_SECONDS)
 
 
-def _guarded(settings: Settings, work: Callable[[], BatchReport | None]) -> BatchReport | None:
-    """Do one piece of work; turn a full disk into ``DiskFull`` before or after the fact."""
+def _make_sure_of_room(settings: Settings) -> None:
     free = shutil.disk_usage(settings.paths.root).free
     if free < MINIMUM_FREE_BYTES:
-        raise DiskFull(
-            f"{settings.paths.root}: {free // 1024**2} MiB free, a session needs {MINIMUM_FREE_BYTES // 1024**2}"
-        )
+        need = MINIMUM_FREE_BYTES // 1024**2
+        raise DiskFull(f"{settings.paths.root}: {free // 1024**2} MiB free, a session needs {need}")
+
+
+@contextlib.contextmanager
+def _naming_a_full_disk() -> Iterator[None]:
+    """delta-rs wraps ENOSPC in its own errors, SQLite in OperationalError; the text is what they share."""
     try:
-        return work()
+        yield
     except Exception as error:
-        # delta-rs wraps ENOSPC in its own errors, SQLite in OperationalError; the text is what they share.
-        if any(text in str(error) for text in ("No space left", "os error 28", "disk is full", "disk full")):
+        if any(text in str(error) for text in ("No space left", "os error 28", "disk is full")):
             raise DiskFull(str(error)) from error
         raise
 

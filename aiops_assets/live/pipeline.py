@@ -216,7 +216,7 @@ class Pipeline:
         self._tier1 = Tier1(self._config.statistics)
         self._book = AlertBook()
         self._closer = HourCloser(self.lake, self._points, self._baselines, self.settings.close_grace_seconds)
-        self._last_scored = np.empty(0, np.int64)
+        self._last_scored: NDArray[np.int64] = np.empty(0, np.int64)
 
     def _restore(self, checkpoint: Checkpoint) -> bool:
         """Take over a checkpoint; whether this code can read it (an upgrade may have changed an engine's state)."""
