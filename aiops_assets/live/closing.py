@@ -78,7 +78,7 @@ class HourCloser:
         return hours
 
     def close(self, hour: int) -> ClosedHour:
-        """Compute an hour's statistics; ``save`` stores them, unless its newest baseline already covers all its rows."""
+        """Compute an hour's statistics; ``save`` stores them unless the newest baseline covers all its rows."""
         del self._dirty[hour]
         key = _key(hour)
         rows = self._whole.pop(hour, None)
@@ -91,7 +91,11 @@ class HourCloser:
         version, covered = self._newest_version(key)
         if covered != rows.height:
             start = pl.lit(instant(hour * MICROS_PER_HOUR))
-            named = (start.alias("hour_start"), pl.lit(version + 1).alias("baseline_version"), pl.lit(key).alias("hour"))
+            named = (
+                start.alias("hour_start"),
+                pl.lit(version + 1).alias("baseline_version"),
+                pl.lit(key).alias("hour"),
+            )
             self._unsaved.append(statistics.with_columns(named))
         self.closed += 1
         return ClosedHour(hour * MICROS_PER_HOUR, statistics)

@@ -55,8 +55,8 @@ class Deduplicator:
             fresh[repeated] = False
             conflict[repeated] = value[repeated] != value[original]
             duplicate[repeated] = ~conflict[repeated]
-        for hour, rows in rows_by_hour(ts):
-            rows = rows[fresh[rows]]
+        for hour, members in rows_by_hour(ts):
+            rows = members[fresh[members]]
             suspicious = rows[ts[rows] <= self._hour(hour)[number[rows]]]
             if not len(suspicious):
                 continue

@@ -70,7 +70,8 @@ class Situation:
 class Limits:
     """Seconds, and how many unfinished runs beside the holder are too many."""
 
-    handover: float = 25.0
+    #: a run takes 5 to 20 s from request to process; a successor that is early waits for the lease
+    handover: float = 40.0
     start: float = 60.0
     first_retry: float = 5.0
     #: the longest pause while sessions fail without getting further (below 500 runs a day), and while they do

@@ -65,8 +65,7 @@ class EntityBook:
                 "origin": "declared",
                 "first_seen": known["first_seen"] if known else instant(0),
             }
-        schema = {name: dtype for name, dtype in ENTITIES.schema.items()}
-        frame = pl.DataFrame(list(merged.values()), schema=schema, orient="row").sort("entity_id")
+        frame = pl.DataFrame(list(merged.values()), schema=ENTITIES.schema, orient="row").sort("entity_id")
         self._rows = (config.digest, frame)
         self.changed = False
         return frame

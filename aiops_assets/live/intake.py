@@ -37,8 +37,8 @@ class Bounds:
 class Intake:
     """The rows of a micro-batch, by ingest position.
 
-    ``number`` int32, ``ts`` int64 µs UTC, ``value`` float64 and ``delivery`` uint32 are parallel; ``delivery`` refers to
-    the deliveries handed in. ``new_series`` are directory rows, ``first_seen`` their first event times.
+    ``number`` int32, ``ts`` int64 µs UTC, ``value`` float64 and ``delivery`` uint32 are parallel; ``delivery`` points
+    to the deliveries handed in. ``new_series`` are directory rows, ``first_seen`` their first event times.
     """
 
     number: NDArray[np.int32]

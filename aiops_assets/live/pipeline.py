@@ -123,6 +123,7 @@ class Pipeline:
         self._dedup = Deduplicator(
             self._directory, lambda hour: self.lake.read("metric_points", [hour], ["series_id", "ts", "value"])
         )
+        self._last_scored: NDArray[np.int64]
         self._begin_state()
         self._entities = EntityBook()
         self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400)
@@ -216,7 +217,7 @@ class Pipeline:
         self._tier1 = Tier1(self._config.statistics)
         self._book = AlertBook()
         self._closer = HourCloser(self.lake, self._points, self._baselines, self.settings.close_grace_seconds)
-        self._last_scored: NDArray[np.int64] = np.empty(0, np.int64)
+        self._last_scored = np.empty(0, np.int64)
 
     def _restore(self, checkpoint: Checkpoint) -> bool:
         """Take over a checkpoint; whether this code can read it (an upgrade may have changed an engine's state)."""

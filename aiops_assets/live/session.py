@@ -5,6 +5,8 @@ What belongs here: translating between a run and the loop. The loop knows nothin
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import cast
 
 import dagster as dg
@@ -15,6 +17,7 @@ from aiops_assets.live.pipeline import BatchReport, Pipeline
 from aiops_assets.live.problems import record_problem
 from aiops_assets.live.report import Reporter
 from aiops_assets.settings import load_settings
+from aiops_assets.sources.health import on_arrival
 
 
 def run_session(context: dg.OpExecutionContext) -> Outcome:
@@ -30,7 +33,9 @@ def run_session(context: dg.OpExecutionContext) -> Outcome:
         if not reporters:
             reporters.append(Reporter(pipeline.lake, pipeline.started_with))
         reporters[0].add(report)
-        for event in materialization_events(reporters[0].due(pipeline.progress, final=final)):
+        due = reporters[0].due(pipeline.progress, final=final)
+        arrivals = on_arrival(due.sources, settings.paths.collector, time.time_ns() // 1000) if due.sources else []
+        for event in materialization_events(replace(due, checks=(*due.checks, *arrivals))):
             # Its signature leaves out check evaluations, which it takes as well.
             context.log_event(cast(dg.AssetMaterialization, event))
 

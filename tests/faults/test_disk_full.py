@@ -31,7 +31,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root can mount a small file system")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", folder], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
@@ -67,7 +69,9 @@ def send(root: Path, batches: range) -> None:
             writer.seal()
 
 
-def test_a_session_stops_before_a_full_disk_and_loses_nothing(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_stops_before_a_full_disk_and_loses_nothing(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(home=small_disk / "home", session_quiet_seconds=0.5, session_batch_bytes=1)
     settings.paths.create()
     send(settings.paths.landing, range(20))

@@ -1,4 +1,4 @@
-"""``aiops.yaml``: mistakes are named with file, line, field and what is allowed; a running system keeps the last good one."""
+"""``aiops.yaml``: mistakes are named with file, line, field and what is allowed, and never take a process down."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_the_digest_changes_with_any_setting() -> None:
     assert parse_config("grouping: {window: 5m}\n", "aiops.yaml").digest != Config().digest
 
 
-@given(amount=st.integers(0, 10_000), unit=st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)]))
+@given(
+    amount=st.integers(0, 10_000), unit=st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)])
+)
 def test_durations_are_read_in_their_unit(amount: int, unit: tuple[str, float]) -> None:
     assert parse_duration(f"{amount}{unit[0]}") == pytest.approx(amount * unit[1])
 

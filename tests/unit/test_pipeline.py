@@ -34,7 +34,11 @@ class Sender:
     def send(self, *documents: dict[str, Any], source: str = "test", received_at: int | None = None) -> None:
         with SegmentWriter(self._root, self._writer, max_bytes=1 << 20, max_age_seconds=60) as writer:
             self._number += 1
-            at = max(document["ts"] for document in documents) + MICROS_PER_SECOND if received_at is None else received_at
+            at = (
+                max(document["ts"] for document in documents) + MICROS_PER_SECOND
+                if received_at is None
+                else received_at
+            )
             body = orjson.dumps(list(documents))
             writer.append_deliveries(
                 [Delivery(f"d{self._number}", at, source, "application/json", body, {"format": "collected"})]
@@ -110,7 +114,9 @@ def test_another_value_for_a_stored_time_is_kept_in_quarantine(settings: Setting
 
 
 @pytest.mark.parametrize("crash_after", ["nothing saved", "checkpoint before", "checkpoint lost"])
-def test_a_crash_between_commits_repeats_and_loses_nothing(settings: Settings, sender: Sender, crash_after: str) -> None:
+def test_a_crash_between_commits_repeats_and_loses_nothing(
+    settings: Settings, sender: Sender, crash_after: str
+) -> None:
     pipeline = opened(settings)
     if crash_after != "nothing saved":
         sender.send(*[disk(HOUR + n * MICROS_PER_SECOND, 0.5) for n in range(60)], received_at=NOW)
@@ -153,7 +159,9 @@ def test_a_full_filesystem_becomes_one_alert_and_one_incident(settings: Settings
 @pytest.mark.parametrize(
     ("ts", "reason"), [(NOW + MICROS_PER_HOUR, "in the future"), (86_400 * MICROS_PER_SECOND, "in the past")]
 )
-def test_absurd_times_are_quarantined_with_their_reason(settings: Settings, sender: Sender, ts: int, reason: str) -> None:
+def test_absurd_times_are_quarantined_with_their_reason(
+    settings: Settings, sender: Sender, ts: int, reason: str
+) -> None:
     sender.send(cpu(ts), cpu(NOW), received_at=NOW)
     pipeline = opened(settings)
     drain(pipeline)

@@ -43,8 +43,8 @@ def test_nothing_is_requested_while_nothing_waits() -> None:
 
 
 def test_a_working_session_is_left_alone_until_shortly_before_its_end() -> None:
-    assert decide(Cursor(), situation(left=26)).run_key is None
-    assert decide(Cursor(), situation(left=25)).run_key is not None
+    assert decide(Cursor(), situation(left=41)).run_key is None
+    assert decide(Cursor(), situation(left=40)).run_key is not None
 
 
 def test_a_successor_is_requested_once() -> None:
@@ -97,8 +97,8 @@ def test_sessions_that_get_nowhere_are_requested_ever_more_rarely() -> None:
     gaps = [later - earlier for earlier, later in pairwise(requested)]
     assert gaps == sorted(gaps)
     assert gaps[0] <= 10
-    assert gaps[-1] == 300
-    assert len(requested) < 20
+    assert gaps[-1] == 180
+    assert 86_400 / gaps[-1] <= 500, "sessions that never work stay within a day's runs"
 
 
 def test_sessions_that_fail_again_and_again_are_slowed_even_when_they_get_further() -> None:
