@@ -30,7 +30,7 @@ def quarantine_asset(drops: Iterable[dg.AssetKey]) -> dg.AssetsDefinition:
         description="Deliveries and points that could not be stored, with the reason, the offset and the original "
         "bytes. Nothing is dropped silently. See them with `aiops quarantine list`, send them through again with "
         "`aiops quarantine retry`.",
-        automation_condition=dg.AutomationCondition.cron_tick_passed("7 * * * *")
+        automation_condition=dg.AutomationCondition.cron_tick_passed("0 * * * *")
         & dg.AutomationCondition.any_deps_updated().since_last_handled(),
         tags={"plane": "live"},
     )
