@@ -52,7 +52,10 @@ class Settings(BaseSettings):
 
     partitions_start: date = Field(date(2020, 1, 1), description="first day that the asset graph has partitions for")
 
-    session_retry_seconds: float = Field(30, description="longest pause before a session that failed is asked for again")
+    session_retry_seconds: float = Field(
+        30,
+        description="longest pause before a failed session is asked for again, ten times that when none gets further",
+    )
     restart_backoff_seconds: float = Field(30, description="longest pause before `aiops up` restarts what died")
 
     log_level: str = "INFO"

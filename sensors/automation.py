@@ -1,0 +1,19 @@
+"""Sensors that evaluate automation conditions, declared running: Dagster's own default sensor starts stopped.
+
+What belongs here: one sensor a cost class, so that a slow one cannot hold up another. What does not: the conditions,
+which stand with their assets.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+def automation_sensor(name: str, selection: dg.AssetSelection, seconds: int) -> dg.AutomationConditionSensorDefinition:
+    """A running sensor for the automation conditions of some assets, evaluated every ``seconds``."""
+    return dg.AutomationConditionSensorDefinition(
+        name,
+        target=selection,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=seconds,
+    )
