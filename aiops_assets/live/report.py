@@ -7,6 +7,7 @@ gathered, and what is due is told a few partitions at a time, so that telling ne
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiops_assets.lake.quality import describe, evaluate
@@ -17,10 +18,11 @@ from aiops_assets.live.progress import Progress, SourceProgress
 
 #: shortest time between two reports of the same partition or source
 INTERVAL_SECONDS = 60.0
-#: partitions described in one go while the session works
-_AT_ONCE = 2
-#: partitions described when the session ends; a bulk import may have touched thousands
-_AT_THE_END = 200
+#: partitions told in one go with preview, plot and checks, the newest first
+_IN_FULL = 2
+#: and with their row counts only: an import of old history touches thousands of hours
+_IN_SHORT = 50
+_REMEMBERED = 1_000
 
 
 @dataclass(slots=True)
@@ -57,17 +59,35 @@ class Reporter:
             for key, entry in self._pending.items()
             if entry.added and (final or now - entry.told_at >= INTERVAL_SECONDS)
         ]
-        waiting.sort(key=lambda key: self._pending[key].told_at)
+        waiting.sort(key=lambda key: (key[1] or "~", key[0]), reverse=True)
+        in_full, in_short = waiting[:_IN_FULL], waiting[_IN_FULL : None if final else _IN_FULL + _IN_SHORT]
         partitions: list[TouchedPartition] = []
         checks: list[CheckResult] = []
-        for table, partition in waiting[: _AT_THE_END if final else _AT_ONCE]:
+        for table, partition in in_full:
             entry = self._pending[table, partition]
             partitions.append(describe(self._lake, table, partition, entry.added, entry.newest))
             checks += evaluate(self._lake, table, [partition] if partition is not None else None)
-            entry.added, entry.told_at = 0, now
-        if final:
-            self._pending.clear()
+        partitions += self._in_short(in_short)
+        for key in (*in_full, *in_short):
+            self._pending[key].added, self._pending[key].told_at = 0, now
+        self._forget_old()
         return Report(tuple(partitions), tuple(self._sources_due(progress, now, final)), tuple(checks))
+
+    def _in_short(self, keys: Sequence[tuple[str, str | None]]) -> list[TouchedPartition]:
+        """Partitions with their row counts from Delta's statistics, without looking at any row."""
+        rows = {
+            (table, part.partition or None): part.rows
+            for table in {table for table, _ in keys}
+            for part in self._lake.partitions(table)
+        }
+        return [
+            TouchedPartition(*key, rows.get(key, 0), self._pending[key].added, self._pending[key].newest)
+            for key in keys
+        ]
+
+    def _forget_old(self) -> None:
+        for key in [key for key, entry in self._pending.items() if not entry.added][:-_REMEMBERED]:
+            del self._pending[key]
 
     def _sources_due(self, progress: Progress, now: float, final: bool) -> list[SourceDrops]:
         drops = []

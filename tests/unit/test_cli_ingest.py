@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from aiops_assets.cli import app
@@ -116,6 +118,26 @@ def test_a_compressed_file_lands_as_history_of_its_source(settings: Settings, tm
         ("telegraf", "telegraf", "1")
     }
     assert b"".join(delivery.body for delivery in deliveries).decode().split("\n") == lines
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.lp", "a.json"])
+def test_the_progress_bar_reaches_the_end(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    contents = {
+        "a.csv": b"timestamp,value\n2014-02-14 14:30:00,1\n",
+        "a.csv.gz": gzip.compress(b"timestamp,value\n2014-02-14 14:30:00,1\n"),
+        "a.lp": b"cpu,host=a v=1 1\n",
+        "a.json": b'{"host":"h","metric":"m","value":1}',
+    }
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(sys.modules["aiops_assets.cli.ingest"], "console", lambda **_: terminal)
+    (tmp_path / name).write_bytes(contents[name])
+    result = CliRunner().invoke(app, ["ingest", str(tmp_path / name), "--source", "s"])
+    assert result.exit_code == 0, result.output
+    assert name in shown.getvalue()
+    assert "of source s are durable" in shown.getvalue()
 
 
 def test_imports_at_the_same_time_use_writers_of_their_own(settings: Settings) -> None:

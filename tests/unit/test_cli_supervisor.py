@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import TypeVar
 from aiops_assets.cli.supervisor import AlreadyRunning, ChildSpec, Supervisor
 home = Path(sys.argv[1])
-specs = [ChildSpec(f"child-{n}", (sys.executable, "-c", code)) for n, code in enumerate(sys.argv[2:])]
+grace = float(sys.argv[2])
+specs = [ChildSpec(f"child-{n}", (sys.executable, "-c", code)) for n, code in enumerate(sys.argv[3:])]
 try:
-    Supervisor(home, home / "logs", specs, lambda event: print(event.kind, event.text, flush=True), grace=1.0).run()
+    Supervisor(home, home / "logs", specs, lambda event: print(event.kind, event.text, flush=True), grace=grace).run()
 except AlreadyRunning as error:
     print("already running", error.state.pid)
     sys.exit(1)
@@ -54,11 +55,11 @@ def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
 
 
 class Run:
-    def __init__(self, home: Path, *codes: str) -> None:
+    def __init__(self, home: Path, *codes: str, grace: float = 1.0) -> None:
         self.home = home
         self.output = home.parent / f"{home.name}-{time.monotonic_ns()}.out"
         with self.output.open("w") as file:
-            command = [sys.executable, "-c", RUNNER, str(home), *codes]
+            command = [sys.executable, "-c", RUNNER, str(home), str(grace), *codes]
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
     def token(self) -> str:
@@ -70,6 +71,11 @@ class Run:
             return state.children[name].pid if state and name in state.children else 0
 
         return eventually(look)
+
+    def refuses(self, name: str = "child-0") -> bool:
+        """Whether the stubborn descendant is there and deaf."""
+        log = self.home / "logs" / f"{name}.log"
+        return log.exists() and "up" in log.read_text().split()
 
     def said(self) -> str:
         return self.output.read_text()
@@ -83,8 +89,8 @@ class Run:
 def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
-    def begin(*codes: str) -> Run:
-        runs.append(Run(tmp_path / "home", *codes))
+    def begin(*codes: str, grace: float = 1.0) -> Run:
+        runs.append(Run(tmp_path / "home", *codes, grace=grace))
         return runs[-1]
 
     yield begin
@@ -124,16 +130,30 @@ def test_output_of_children_goes_to_their_logs(start: Callable[..., Run]) -> Non
 def test_an_orderly_end_leaves_nothing_even_of_descendants_that_refuse(start: Callable[..., Run]) -> None:
     run = start(STUBBORN, QUIET)
     token = run.token()
-    eventually(lambda: len(processes.marked(token)) == 3)
+    eventually(lambda: run.refuses() and len(processes.marked(token)) == 3)
     assert run.end() == 0
     assert processes.marked(token) == set()
     assert read_state(run.home) is None
 
 
+def test_asking_again_ends_without_patience(start: Callable[..., Run]) -> None:
+    run = start(STUBBORN, grace=60.0)
+    token = run.token()
+    eventually(run.refuses)
+    run.process.send_signal(signal.SIGINT)
+    eventually(lambda: "stopping" in run.said())
+    asked = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.process.wait(1.2)
+    assert run.end(signal.SIGINT) == 0
+    assert time.monotonic() - asked < 30
+    assert processes.marked(token) == set()
+
+
 def test_killing_the_supervisor_leaves_nothing(start: Callable[..., Run]) -> None:
     run = start(STUBBORN, QUIET)
     token = run.token()
-    eventually(lambda: len(processes.marked(token)) == 3)
+    eventually(lambda: run.refuses() and len(processes.marked(token)) == 3)
     run.end(signal.SIGKILL)
     eventually(lambda: not processes.marked(token))
     assert running(run.home) is None
@@ -142,7 +162,7 @@ def test_killing_the_supervisor_leaves_nothing(start: Callable[..., Run]) -> Non
 def test_descendants_of_a_killed_child_still_belong_to_the_supervisor(start: Callable[..., Run]) -> None:
     run = start(STUBBORN)
     token = run.token()
-    eventually(lambda: len(processes.marked(token)) == 2)
+    eventually(lambda: run.refuses() and len(processes.marked(token)) == 2)
     os.kill(run.child(), signal.SIGKILL)
     eventually(lambda: "was killed" in run.said())
     assert run.end() == 0

@@ -1,0 +1,42 @@
+"""The command line ``aiops``: thin, each command calls one function that the assets call too.
+
+What belongs here: arguments, progress, tables, exit codes, and the supervisor of ``aiops up``. What does not: any logic
+that something other than a person at a terminal needs. Imports beyond Typer stand inside the commands, so that
+``aiops --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from aiops_assets.cli import services
+from aiops_assets.cli.config import config
+from aiops_assets.cli.doctor import doctor
+from aiops_assets.cli.evaluate import evaluate
+from aiops_assets.cli.incidents import alerts, incidents
+from aiops_assets.cli.ingest import ingest
+from aiops_assets.cli.keys import keys
+from aiops_assets.cli.output import Commands
+from aiops_assets.cli.quarantine import quarantine
+from aiops_assets.cli.reload import reload
+from aiops_assets.cli.rules import rules
+from aiops_assets.cli.silence import silence
+from aiops_assets.cli.status import status
+from aiops_assets.cli.try_out import try_
+from aiops_assets.cli.up import up
+
+app = typer.Typer(
+    name="aiops",
+    cls=Commands,
+    help="Raw device polls and webhooks in, explained incidents out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up)
+app.command("try")(try_)
+for command in (status, alerts, ingest, doctor, services.init, reload, services.gateway, services.collect):
+    app.command()(command)
+for sub in (incidents, silence, rules, quarantine, keys, config, evaluate):
+    app.add_typer(sub)
