@@ -46,12 +46,12 @@ class _Reader:
         self.entities = Entities()
         self.rejects = Rejects()
         self.productive: set[int] = set()
-        self._codes: dict[tuple[Any, ...], int] = {}
+        #: by host: a metric, or a metric with the names and values of its labels as sent → number of the series
+        self._codes: dict[str, dict[Any, int]] = {}
 
     def feed(self, index: int, delivery: Delivery) -> None:
         body = plain_body(delivery.body)
-        found, bad = documents(body)
-        for offset, document in found:
+        for offset, document in documents(index, body, self.rejects):
             items = document if isinstance(document, list) else [document]
             for position, item in enumerate(items):
                 place = f"item {position + 1}: " if len(items) > 1 else ""
@@ -59,8 +59,8 @@ class _Reader:
                     self._item(index, delivery.received_at, item, offset, place, body)
                 except Refused as error:
                     self.rejects.add(index, offset, f"{place}{error}", json_bytes(item, body))
-        for offset, problem, text in bad:
-            self.rejects.add(index, offset, problem, text)
+                if self.rejects.full(index):
+                    break
 
     def _item(self, index: int, received_at: int, item: object, offset: int, place: str, body: bytes) -> None:
         if not isinstance(item, dict):
@@ -87,6 +87,8 @@ class _Reader:
             except Refused as error:
                 content = json_bytes({"host": host, "ts": ts, "changes": [change]}, body)
                 self.rejects.add(index, offset, f"{place}{error}", content)
+                if self.rejects.full(index):
+                    break
             else:
                 self.productive.add(index)
         if points:
@@ -95,15 +97,13 @@ class _Reader:
             raise Refused(_EXPECTED)
 
     def _points(self, index: int, host: str, ts: int, points: list[Any], offset: int, place: str, body: bytes) -> None:
-        columns, codes = self.columns, self._codes
-        add_delivery, add_series = columns.delivery.append, columns.series.append
-        add_ts, add_value = columns.ts.append, columns.value.append
+        columns, codes = self.columns, self._codes.setdefault(host, {})
+        add_series, add_ts, add_value = columns.series.append, columns.ts.append, columns.value.append
         before = len(columns.ts)
         for point in points:
             try:
                 labels = point.get("labels")
-                key = (host, point["metric"], *labels.items()) if labels else (host, point["metric"])
-                code = codes.get(key)
+                code = codes.get((point["metric"], *labels, *labels.values()) if labels else point["metric"])
                 value = point["value"]
                 stamp = point.get("ts", ts)
                 plain = (
@@ -120,12 +120,15 @@ class _Reader:
                 except Refused as error:
                     content = json_bytes({"host": host, "ts": ts, "points": [point]}, body)
                     self.rejects.add(index, offset, f"{place}{error}", content)
+                    if self.rejects.full(index):
+                        break
                     continue
-            add_delivery(index)
             add_series(code)  # type: ignore[arg-type]
             add_ts(stamp)
             add_value(value)
-        if len(columns.ts) > before:
+        added = len(columns.ts) - before
+        if added:
+            columns.delivery.extend([index] * added)
             self.productive.add(index)
 
     def _careful(self, host: str, ts: int, point: object) -> tuple[int, int, float]:
@@ -135,9 +138,9 @@ class _Reader:
         labels = point.get("labels")
         code = self.columns.code(host, point.get("metric"), point.get("unit"), point.get("kind"), labels)
         if not labels:
-            self._codes[host, point["metric"]] = code
+            self._codes[host][point["metric"]] = code
         elif all(type(value) is str for value in labels.values()):
-            self._codes[(host, point["metric"], *labels.items())] = code
+            self._codes[host][point["metric"], *labels, *labels.values()] = code
         stamp = point.get("ts")
         return code, ts if stamp is None else _micros(stamp), number("value", point.get("value"))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,13 +69,30 @@ def joined(parts: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> tuple[pl.DataF
     return frame, together.with_columns(pl.Series("series", codes, dtype=pl.UInt32))
 
 
+@lru_cache(maxsize=65_536)
+def _row(
+    host: str, metric: str, unit: str | None, kind: str | None, labels: tuple[tuple[str, str], ...]
+) -> tuple[str, str, str, str, str]:
+    """A row of the series frame, remembered because devices send the same series again and again.
+
+    Raises:
+        Refused: naming the field that is wrong.
+    """
+    problem = name_problem("host", host) or name_problem("metric", metric)
+    if problem:
+        raise Refused(problem)
+    if unit is not None and (len(unit) > MAX_UNIT_CHARS or FORBIDDEN.search(unit)):
+        raise Refused(f"unit: expected a UCUM code of at most {MAX_UNIT_CHARS} characters")
+    return host, metric, unit or "", labels_json(checked_labels(dict(labels))), kind or "gauge"
+
+
 class PointColumns:
     """Points one after the other from formats that name each point's series in full."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str, str, str]] = []
         self._codes: dict[tuple[str, str, str], int] = {}
-        self._plain: dict[tuple[Any, ...], int] = {}
+        self._sent: dict[tuple[Any, ...], int] = {}
         self.delivery: list[int] = []
         self.series: list[int] = []
         self.ts: list[int] = []
@@ -90,35 +108,36 @@ class PointColumns:
             raise Refused("host: expected a string")
         if not isinstance(metric, str):
             raise Refused("metric: expected a string")
-        if unit is not None and not (
-            isinstance(unit, str) and len(unit) <= MAX_UNIT_CHARS and not FORBIDDEN.search(unit)
-        ):
-            raise Refused(f"unit: expected a UCUM code of at most {MAX_UNIT_CHARS} characters")
+        if unit is not None and not isinstance(unit, str):
+            raise Refused("unit: expected a UCUM code")
         if kind is not None and not (isinstance(kind, str) and kind in KINDS):
             raise Refused(f"kind: allowed: {', '.join(KINDS)}")
-        problem = name_problem("host", host) or name_problem("metric", metric)
-        if problem:
-            raise Refused(problem)
-        text = labels_json(checked_labels(labels))
-        identity = (host, metric, text)
+        plain = not labels or (isinstance(labels, dict) and all(type(value) is str for value in labels.values()))
+        given = labels if plain and isinstance(labels, dict) else checked_labels(labels)
+        row = _row(host, metric, unit, kind, tuple(given.items()))
+        identity = row[0], row[1], row[3]
         code = self._codes.get(identity)
         if code is None:
             code = self._codes[identity] = len(self._rows)
-            self._rows.append((host, metric, unit or "", text, str(kind) if kind is not None else "gauge"))
-        if not labels:
-            self._plain[host, metric, unit, kind] = code
-        elif isinstance(labels, dict) and all(type(value) is str for value in labels.values()):
-            self._plain[(host, metric, unit, kind, *labels.items())] = code
+            self._rows.append(row)
         return code
 
-    def known(self, host: object, metric: object, unit: object, kind: object, labels: object) -> int | None:
-        """``code`` for what was seen before in the very same spelling, else ``None``; much faster, never raises."""
+    def known_code(self, host: object, metric: object, unit: object, kind: object, labels: object) -> int:
+        """``code``, at once for what was seen before in the very same spelling.
+
+        Raises:
+            Refused: as ``code``.
+        """
         try:
-            if isinstance(labels, dict):
-                return self._plain.get((host, metric, unit, kind, *labels.items()))
-            return self._plain.get((host, metric, unit, kind)) if labels is None else None
+            sent = (host, metric, unit, kind, *(labels.items() if isinstance(labels, dict) else ()))
+            code = self._sent.get(sent) if labels is None or isinstance(labels, dict) else None
         except TypeError:
-            return None
+            return self.code(host, metric, unit, kind, labels)
+        if code is None:
+            code = self.code(host, metric, unit, kind, labels)
+            if labels is None or (isinstance(labels, dict) and all(type(value) is str for value in labels.values())):
+                self._sent[sent] = code
+        return code
 
     def add(self, delivery: int, series: int, ts: int, value: float) -> None:
         self.delivery.append(delivery)

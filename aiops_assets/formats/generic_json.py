@@ -44,22 +44,20 @@ def parse(deliveries: Sequence[Delivery]) -> Parsed:
     for index, delivery in enumerate(deliveries):
         try:
             body = plain_body(delivery.body)
-            found, bad = documents(body)
+            for offset, document in documents(index, body, rejects):
+                defaults, items = _items(document)
+                for position, item in enumerate(items):
+                    try:
+                        _item(index, delivery.received_at, item, defaults, columns, changes)
+                        productive.add(index)
+                    except Refused as error:
+                        place = f"item {position + 1}: " if len(items) > 1 else ""
+                        content = json_bytes({**defaults, **item} if isinstance(item, dict) else item, body)
+                        rejects.add(index, offset, f"{place}{error}", content)
+                        if rejects.full(index):
+                            break
         except UnreadableBody as error:
             rejects.add(index, 0, str(error), delivery.body)
-            continue
-        for offset, problem, text in bad:
-            rejects.add(index, offset, problem, text)
-        for offset, document in found:
-            defaults, items = _items(document)
-            for position, item in enumerate(items):
-                try:
-                    _item(index, delivery.received_at, item, defaults, columns, changes)
-                    productive.add(index)
-                except Refused as error:
-                    place = f"item {position + 1}: " if len(items) > 1 else ""
-                    content = json_bytes({**defaults, **item} if isinstance(item, dict) else item, body)
-                    rejects.add(index, offset, f"{place}{error}", content)
     series, points = columns.finish()
     return Parsed(series, points, changes.frame(), rejects=rejects.finish(deliveries, productive))
 
@@ -99,10 +97,7 @@ def _item(
     labels = _first(item, _LABELS, _first(defaults, _LABELS))
     value = number("value", item["value"])
     ts = _micros(item, defaults, received_at)
-    unit, kind = item.get("unit"), item.get("kind")
-    code = columns.known(host, metric, unit, kind, labels)
-    if code is None:
-        code = columns.code(host, metric, unit, kind, labels)
+    code = columns.known_code(host, metric, item.get("unit"), item.get("kind"), labels)
     columns.add(index, code, ts, value)
 
 
@@ -139,4 +134,8 @@ def _micros(item: Mapping[str, Any], defaults: Mapping[str, Any], received_at: i
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str], default: Any = None) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), default)
+    for name in names:
+        value = record.get(name)
+        if value is not None:
+            return value
+    return default

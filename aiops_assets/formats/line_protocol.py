@@ -31,7 +31,7 @@ from aiops_assets.formats.payload import (
     name_problem,
     plain_body,
 )
-from aiops_assets.formats.telegraf_mapping import Key, assemble, metric_problem, resolve
+from aiops_assets.formats.telegraf_mapping import Key, assemble, is_redundant_text, metric_problem, resolve
 from aiops_assets.landing.segment import Delivery
 
 #: text is worked on in pieces of about this size: large enough for vectors, small enough for caches and memory
@@ -92,7 +92,7 @@ class Line:
 
 
 def scan_line(text: str) -> Line | None:
-    """Read one line (without its line break); ``None`` for a blank line or a comment.
+    """Read one line (without its line break); ``None`` for a blank line, a comment, or text that repeats a number.
 
     Raises:
         BadLine: with the reason; ``OpenString`` when a string field is not closed.
@@ -121,7 +121,7 @@ def scan_line(text: str) -> Line | None:
     at = found.end()
     names: list[str] = []
     values: list[float] = []
-    texts = False
+    texts: list[str] = []
     while True:
         found = _FIELD_NAME.match(text, at)
         if found is None:
@@ -135,7 +135,7 @@ def scan_line(text: str) -> Line | None:
             found = _TEXT.match(text, at)
             if found is None:
                 raise OpenString(f"the string field {name[:64]!r} is not closed")
-            texts = True
+            texts.append(name)
         else:
             found = _WORD.match(text, at)
             if found is None:
@@ -159,7 +159,9 @@ def scan_line(text: str) -> Line | None:
         if not -_STAMP_LIMIT <= stamp < _INT64:
             raise BadLine(f"the timestamp {stamp} is outside the range of 64 bits")
     if not names:
-        raise BadLine("only text fields" if texts else "no fields")
+        if is_redundant_text(measurement, texts):
+            return None
+        raise BadLine("only text fields")
     return Line(measurement, tuple(tags), tuple(names), tuple(values), stamp)
 
 
@@ -265,7 +267,10 @@ class LineReader:
                 if end == 0:
                     end = body.find(b"\n", start + PIECE_BYTES) + 1 or len(body)
             text = body if end - start == len(body) else body[start:end]
-            if text.strip():
+            if len(text) > PIECE_BYTES // 8 and not any(mark in text for mark in (b"=", b'"', b"#")) and text.strip():
+                content = text.removesuffix(b"\n").removesuffix(b"\r")
+                self.rejects.add(index, start, "no fields: expected a field as name=value", content)
+            elif text.strip():
                 self._waiting.append(_Piece(index, start, text, delivery.received_at, precision))
                 self._waiting_bytes += len(text)
             start = end
@@ -415,6 +420,8 @@ class _Work:
         self.stamp = np.zeros(size, dtype=np.int64)
         self.stamped = np.zeros(size, dtype=bool)
         self.doubtful = np.zeros(size, dtype=bool)
+        #: lines that hold characters which stand for escapes here, so that only the scanner reads them right
+        self._standins = np.zeros(size, dtype=bool)
         #: lines whose points from the fast path do not count, and those of them that are inside another line's text
         self.gone = np.zeros(size, dtype=bool)
         self._swallowed = np.zeros(size, dtype=bool)
@@ -460,8 +467,8 @@ class _Work:
             special = self.lines.str.contains_any(['"', "\\"]).to_numpy()
         if any(_STANDIN_BYTE in piece.text for piece in self.pieces):
             standins = self.lines.str.contains(f"[{_EQUALS}-{_BACKSLASH}]").to_numpy()
-            if standins.any():
-                self.doubtful |= standins
+            self._standins |= standins
+            self.doubtful |= standins
         return special if special is not None and special.any() else None
 
     def _fast(self, numbers: Int64s, lines: pl.Series) -> None:
@@ -512,6 +519,8 @@ class _Work:
         self.stamped[numbers] = given
 
     def _emit(self) -> None:
+        if self.doubtful.sum() > MANY_LINES:
+            self._again()
         if self.doubtful.any():
             scanned = self._scan()
             self.columns = [part.only(~self.gone[part.line]) for part in self.columns]
@@ -558,10 +567,27 @@ class _Work:
 
     # -- line by line -----------------------------------------------------------------------------------------------
 
+    def _again(self) -> None:
+        """Give many doubtful lines a second try on the fast path, with their blanks in order."""
+        numbers = np.flatnonzero(self.doubtful)
+        texts = self.lines.gather(numbers)
+        tidy = texts.str.strip_chars(" \t").str.replace_all("[ \t]+", " ")
+        changed = (tidy != texts) & (tidy != "") & ~texts.str.contains_any(['"', "\\"])
+        if not changed.any():
+            return
+        again = numbers[changed.to_numpy()]
+        self.columns = [part.only(~self.doubtful[part.line]) for part in self.columns]
+        self.stamped[again] = False
+        self.doubtful[again] = self._standins[again]
+        self._fast(again, tidy.filter(changed))
+
     def _scan(self) -> _Columns:
         """Read the doubtful lines with care, in order; what they yield takes the place of the fast path's points."""
         numbers = np.flatnonzero(self.doubtful)
         self.gone |= self.doubtful
+        self.stamped[numbers] = False
+        full = np.array([self.reader.rejects.full(piece.delivery) for piece in self.pieces])
+        numbers = numbers[~full[self.piece_of[numbers]]]
         hopeless = np.empty(0, dtype=np.int64)
         if numbers.size > MANY_LINES:
             texts = self.lines.gather(numbers)
@@ -577,6 +603,8 @@ class _Work:
             if number <= swallowed:
                 continue
             last = number
+            if self.reader.rejects.full(self.pieces[self.piece_of[number]].delivery):
+                continue
             try:
                 try:
                     found = scan_line(text)
@@ -591,6 +619,7 @@ class _Work:
             if last > number:
                 self.gone[number + 1 : last + 1] = True
                 self._swallowed[number + 1 : last + 1] = True
+                self.stamped[number + 1 : last + 1] = False
                 swallowed = last
             self.stamped[number] = found.stamp is not None
             self.stamp[number] = found.stamp or 0

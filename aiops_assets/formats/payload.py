@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,11 @@ from aiops_assets.hours import micros
 from aiops_assets.landing.segment import Delivery
 
 MAX_BODY_BYTES = 256 * 1024 * 1024
+#: JSON becomes objects many times its size, so less of it is read at once
+MAX_JSON_BYTES = 64 * 1024 * 1024
 #: of each delivery this many rejects are kept one by one; those after it are joined into one
 MAX_REJECTS = 1_000
+MAX_PROBLEMS = 100_000
 GZIP_MAGIC = b"\x1f\x8b"
 BOM = b"\xef\xbb\xbf"
 #: control characters, line separators, lone surrogates, noncharacters: a name that holds one is refused, never altered
@@ -152,7 +156,11 @@ def _micros_of_text(text: str) -> int | None:
 
 
 class Rejects:
-    """Collects what could not be read, bounded: after 1,000 of a delivery the rest is joined into one reject."""
+    """Collects what could not be read, bounded.
+
+    After 1,000 rejects of a delivery the rest is joined into one; after 100,000 the delivery is ``full``: parsers stop
+    looking at its doubtful parts one by one, and it is kept whole instead.
+    """
 
     def __init__(self) -> None:
         self._found: dict[int, list[Reject]] = {}
@@ -166,11 +174,22 @@ class Rejects:
             return
         self._more.setdefault(delivery, (offset, reason, []))[2].append(content)
 
-    def forget(self, delivery: int, offset: int) -> None:
-        """Forget what was recorded of a delivery at this offset or after it, because it is read again."""
-        self._found[delivery] = [reject for reject in self._found.get(delivery, []) if reject.offset < offset]
-        if delivery in self._more and self._more[delivery][0] >= offset:
-            del self._more[delivery]
+    def count(self, delivery: int) -> int:
+        """How many were recorded of a delivery."""
+        return len(self._found.get(delivery, ())) + len(self._more.get(delivery, (0, "", ()))[2])
+
+    def full(self, delivery: int) -> bool:
+        """Whether so many were recorded of a delivery that its doubtful parts are no longer worth a look."""
+        return self.count(delivery) >= MAX_PROBLEMS
+
+    def back_to(self, delivery: int, count: int) -> None:
+        """Forget all but the first ``count`` of a delivery, because the rest is read again."""
+        found = self._found.get(delivery, [])
+        more = self._more.get(delivery, (0, "", []))[2]
+        del more[max(0, count - len(found)) :]
+        if not more:
+            self._more.pop(delivery, None)
+        del found[count:]
 
     def finish(self, deliveries: Sequence[Delivery], productive: set[int]) -> list[Reject]:
         """All rejects in order of delivery and offset, with every delivery accounted for.
@@ -181,14 +200,14 @@ class Rejects:
         result: list[Reject] = []
         for index, delivery in enumerate(deliveries):
             found = self._found.get(index, [])
-            if index not in productive:
-                if not found:
-                    found = [Reject(index, 0, "empty", delivery.body)]
-                elif len(found) > 1 or found[0].content is not delivery.body:
-                    count = len(found) + len(self._more.get(index, (0, "", []))[2])
-                    reason = found[0].reason if count == 1 else f"{found[0].reason} (and {count - 1} more problems)"
-                    found = [Reject(index, found[0].offset, reason, delivery.body)]
-                result.extend(found)
+            if not found:
+                if index not in productive:
+                    result.append(Reject(index, 0, "empty", delivery.body))
+                continue
+            if index not in productive or self.full(index):
+                count = self.count(index)
+                reason = found[0].reason if count == 1 else f"{found[0].reason} (and {count - 1} more problems)"
+                result.append(Reject(index, found[0].offset, reason, delivery.body))
                 continue
             result.extend(sorted(found, key=lambda reject: reject.offset))
             if index in self._more:
@@ -233,27 +252,58 @@ def _loads(body: bytes) -> object:
         raise
 
 
-def documents(body: bytes) -> tuple[list[tuple[int, object]], list[tuple[int, str, bytes]]]:
-    """The JSON values of a body with their byte offsets: one document, or one a line; and the lines that are no JSON.
+def documents(index: int, body: bytes, rejects: Rejects) -> Iterator[tuple[int, object]]:
+    """The JSON values of the plain body of delivery ``index``, with their byte offsets.
+
+    The body is one document, or one a line; lines that are no JSON are added to ``rejects``.
 
     Raises:
-        UnreadableBody: nothing in it is JSON.
+        UnreadableBody: too large for JSON, or neither a document nor lines that begin with one.
     """
+    if len(body) > MAX_JSON_BYTES:
+        raise UnreadableBody(f"JSON of more than {MAX_JSON_BYTES // 1024 // 1024} MiB")
     try:
-        return [(0, _loads(body))], []
+        document = _loads(body)
     except orjson.JSONDecodeError as error:
-        whole = error
-    found: list[tuple[int, object]] = []
-    bad: list[tuple[int, str, bytes]] = []
-    offset = 0
-    for line in body.split(b"\n"):
-        text = line.strip()
-        if text:
-            try:
-                found.append((offset, _loads(text)))
-            except orjson.JSONDecodeError as error:
-                bad.append((offset, f"not JSON: {error}", text))
-        offset += len(line) + 1
-    if not found and bad:
-        raise UnreadableBody(f"not JSON: {whole}")
-    return found, bad
+        if not _begins_with_documents(body):
+            raise UnreadableBody(f"not JSON: {error}") from error
+    else:
+        yield 0, document
+        return
+    for offset, line in _lines(body):
+        try:
+            document = _loads(line)
+        except orjson.JSONDecodeError as error:
+            rejects.add(index, offset, f"not JSON: {error}", line)
+        else:
+            yield offset, document
+        if rejects.full(index):
+            return
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, stripped, with the byte offsets at which the lines begin."""
+    start = 0
+    while start < len(body):
+        end = body.find(b"\n", start)
+        end = len(body) if end < 0 else end
+        line = body[start:end].strip()
+        if line:
+            yield start, line
+        start = end + 1
+
+
+def _begins_with_documents(body: bytes) -> bool:
+    """Whether one of the first lines is an object or array of its own: then it is one document a line.
+
+    A line that ends otherwise than a document belongs to one that spans lines and is broken.
+    """
+    for _, line in islice(_lines(body), 3):
+        if line[-1:] not in {b"}", b"]"}:
+            return False
+        try:
+            if isinstance(_loads(line), dict | list):
+                return True
+        except orjson.JSONDecodeError:
+            continue
+    return False

@@ -8,7 +8,7 @@ left out as in line protocol; one bad metric is rejected alone, as the JSON of t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from aiops_assets.formats.payload import (
     micros_of_json,
     plain_body,
 )
-from aiops_assets.formats.telegraf_mapping import Key, assemble, metric_problem, resolve
+from aiops_assets.formats.telegraf_mapping import Key, assemble, is_redundant_text, metric_problem, resolve
 from aiops_assets.landing.segment import Delivery
 
+_NUMBERS = {int, float}
 _EXPECTED = 'expected {"name", "tags", "fields", "timestamp"}, an array of them or {"metrics": […]}'
 
 
@@ -50,6 +51,10 @@ class JsonReader:
     def __init__(self, rejects: Rejects | None = None) -> None:
         self.rejects = rejects if rejects is not None else Rejects()
         self._keys: list[Key] = []
+        #: (measurement, number of tags, their names, their values, names of fields) as sent → codes of key and shape
+        self._known: dict[tuple[Any, ...], tuple[int, int]] = {}
+        #: whether fields are looked at metric by metric, because some are no plain numbers
+        self._checking = False
         self._key_codes: dict[tuple[Any, ...], int] = {}
         self._names: list[str] = []
         self._name_codes: dict[str, int] = {}
@@ -70,67 +75,58 @@ class JsonReader:
         Raises:
             UnreadableBody: it is no JSON, or none of this shape.
         """
-        found, bad = documents(body)
-        read = [(offset, document, _metrics(document)) for offset, document in found]
-        if read and all(metrics is None for _, _, metrics in read):
-            raise UnreadableBody(_EXPECTED)
-        for offset, document, metrics in read:
+        for offset, document in documents(index, body, self.rejects):
+            metrics = _metrics(document)
             if metrics is None:
                 self.rejects.add(index, offset, _EXPECTED, json_bytes(document, body))
                 continue
-            points, values = len(self._key), len(self._values)
-            self._take(index, delivery.received_at, metrics, offset, body, careful=False)
-            if not math.isfinite(sum(self._values[values:])):
+            points, values, problems = len(self._key), len(self._values), self.rejects.count(index)
+            self._take(index, delivery.received_at, metrics, offset, body)
+            if not self._checking and not _plain_numbers(self._values[values:]):
                 for column in (self._delivery, self._key, self._shape, self._ts):
                     del column[points:]
                 del self._values[values:]
-                self.rejects.forget(index, offset)
-                self._take(index, delivery.received_at, metrics, offset, body, careful=True)
-        for offset, problem, text in bad:
-            self.rejects.add(index, offset, problem, text)
+                self.rejects.back_to(index, problems)
+                self._checking = True
+                self._take(index, delivery.received_at, metrics, offset, body)
 
-    def _take(self, index: int, received_at: int, metrics: list[Any], offset: int, body: bytes, careful: bool) -> None:
-        key_codes, shape_codes = self._key_codes, self._shape_codes
-        number_types = {int, float}
+    def _take(self, index: int, received_at: int, metrics: list[Any], offset: int, body: bytes) -> None:
+        known, checking = self._known, self._checking
+        add_delivery, add_key, add_shape = self._delivery.append, self._key.append, self._shape.append
+        add_ts, add_values = self._ts.append, self._values.extend
+        values: Collection[float]
         for position, metric in enumerate(metrics):
             try:
-                tags = metric["tags"]
-                stamp = metric["timestamp"]
-                fields = metric["fields"]
-                key = key_codes.get((metric["name"], *tags.items()))
-                shape = shape_codes.get((metric["name"], *fields))
-                plain = (
-                    not careful
-                    and key is not None
-                    and shape is not None
-                    and type(stamp) is int
-                    and 0 < stamp < 2**63
-                    and number_types.issuperset(map(type, fields.values()))
-                )
+                tags, fields, stamp = metric["tags"], metric["fields"], metric["timestamp"]
+                codes = known.get((metric["name"], len(tags), *tags, *tags.values(), *fields))
+                values = fields.values()
+                plain = type(stamp) is int and 0 < stamp < 2**63 and (not checking or _plain_numbers(values))
             except (KeyError, TypeError, AttributeError):
-                plain = False
-            if not plain:
+                codes, plain = None, False
+            if codes is None or not plain:
                 try:
-                    key, shape, stamp, values = self._careful(metric, received_at)
+                    if _is_redundant(metric):
+                        continue
+                    codes, stamp, values = self._careful(metric, received_at)
                 except Refused as error:
                     place = f"metric {position + 1}: " if len(metrics) > 1 else ""
                     self.rejects.add(index, offset, f"{place}{error}", json_bytes(metric, body))
+                    if self.rejects.full(index):
+                        return
                     continue
-            else:
-                values = fields.values()
-                if stamp >= 10**17:
-                    stamp //= 1000
-                elif stamp < 10**11:
-                    stamp *= 1_000_000
-                elif stamp < 10**14:
-                    stamp *= 1000
-            self._delivery.append(index)
-            self._key.append(key)  # type: ignore[arg-type]
-            self._shape.append(shape)  # type: ignore[arg-type]
-            self._ts.append(stamp)
-            self._values.extend(values)
+            elif stamp >= 10**17:
+                stamp //= 1000
+            elif stamp < 10**11:
+                stamp *= 1_000_000
+            elif stamp < 10**14:
+                stamp *= 1000
+            add_delivery(index)
+            add_key(codes[0])
+            add_shape(codes[1])
+            add_ts(stamp)
+            add_values(values)
 
-    def _careful(self, metric: object, received_at: int) -> tuple[int, int, int, list[float]]:
+    def _careful(self, metric: object, received_at: int) -> tuple[tuple[int, int], int, list[float]]:
         """Codes, microseconds and values of a metric that is new, or not plainly valid.
 
         Raises:
@@ -165,7 +161,9 @@ class JsonReader:
         if shape is None:
             shape = self._shape_codes[shape_id] = len(self._shapes)
             self._shapes.append(np.array([self._name_code(field) for field in numbers], dtype=np.int64))
-        return key, shape, ts, list(numbers.values())
+        if len(numbers) == len(fields) and all(type(value) is str and value for value in tags.values()):
+            self._known[name, len(tags), *tags, *tags.values(), *fields] = key, shape
+        return (key, shape), ts, list(numbers.values())
 
     def _name_code(self, name: str) -> int:
         code = self._name_codes.get(name)
@@ -197,6 +195,18 @@ class JsonReader:
                 "value": np.array(self._values, dtype=np.float64),
             },
         )
+
+
+def _plain_numbers(values: Collection[object]) -> bool:
+    """Whether all are integers or floats (no booleans, no text), and finite (a sum that overflows counts as not)."""
+    return _NUMBERS.issuperset(map(type, values)) and math.isfinite(sum(values))  # type: ignore[arg-type]
+
+
+def _is_redundant(metric: object) -> bool:
+    fields = metric.get("fields") if isinstance(metric, dict) else None
+    if not isinstance(metric, dict) or not isinstance(fields, dict) or metric.get("name") != "system":
+        return False
+    return is_redundant_text("system", fields) and isinstance(fields["uptime_format"], str)
 
 
 def _metrics(document: object) -> list[Any] | None:

@@ -13,7 +13,7 @@ field ``utilization``, or ``system.cpu.utilization`` with field ``value``) is st
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -288,6 +288,14 @@ def escape_field(field: str) -> str:
     if "." not in field and "%" not in field:
         return field
     return re.sub("%(?=2[E5])", "%25", field).replace(".", "%2E")
+
+
+def is_redundant_text(measurement: str, fields: Iterable[str]) -> bool:
+    """Whether text fields only repeat a number that is sent beside them, so that leaving them out loses nothing.
+
+    Every Telegraf agent with the ``system`` input sends ``uptime_format`` as a line of its own, each interval.
+    """
+    return measurement == "system" and set(fields) == {"uptime_format"}
 
 
 def metric_problem(measurement: str, field: str) -> str | None:

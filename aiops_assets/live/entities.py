@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -27,11 +28,11 @@ class EntityBook:
         for row in stored.filter(pl.col("origin") == "discovered").iter_rows(named=True):
             self._discovered[row["name"]] = row
 
-    def discover_hosts(self, hosts: pl.Series, at: int) -> None:
-        """Hosts that appear in series; ``at`` is microseconds since the epoch."""
-        for name in hosts.unique():
+    def discover_hosts(self, series: pl.DataFrame) -> None:
+        """Hosts that appear in new series (rows of ``tables.SERIES``)."""
+        for name, first_seen in series.group_by("host").agg(pl.col("first_seen").min()).sort("host").iter_rows():
             if name not in self._discovered:
-                self._add(name, "host", None, "{}", [], at)
+                self._add(name, "host", None, "{}", [], first_seen)
 
     def discover(self, entities: pl.DataFrame, at: int) -> None:
         """Entities that deliveries describe (columns of ``formats.batch.ENTITIES_SCHEMA``)."""
@@ -41,7 +42,8 @@ class EntityBook:
             known = self._discovered.get(name)
             described = (kind, site, labels, depends_on or [])
             if known is None or (known["kind"], known["site"], known["labels"], known["depends_on"]) != described:
-                self._add(name, kind, site, labels, depends_on or [], at if known is None else known["first_seen"])
+                first_seen = instant(at) if known is None else known["first_seen"]
+                self._add(name, kind, site, labels, depends_on or [], first_seen)
 
     def rows(self, config: Config) -> pl.DataFrame:
         """Rows of ``tables.ENTITIES``: declared over discovered, sorted by identifier."""
@@ -70,7 +72,9 @@ class EntityBook:
         self.changed = False
         return frame
 
-    def _add(self, name: str, kind: str, site: str | None, labels: str, depends_on: list[str], at: Any) -> None:
+    def _add(
+        self, name: str, kind: str, site: str | None, labels: str, depends_on: list[str], first_seen: datetime
+    ) -> None:
         self._discovered[name] = {
             "entity_id": f"{kind}:{name}",
             "kind": kind,
@@ -80,7 +84,7 @@ class EntityBook:
             "labels": labels,
             "depends_on": depends_on,
             "origin": "discovered",
-            "first_seen": at if not isinstance(at, int) else instant(at),
+            "first_seen": first_seen,
         }
         self._rows = None
         self.changed = True

@@ -35,7 +35,7 @@ from aiops_assets.live.closing import HourCloser
 from aiops_assets.live.dedup import Deduplicator, rows_by_hour
 from aiops_assets.live.entities import EntityBook, maintenance_rows
 from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, take_in
-from aiops_assets.live.progress import Progress, SourceProgress, SourceRates, write_progress
+from aiops_assets.live.progress import Progress, SourceProgress, SourceRates, read_progress, write_progress
 from aiops_assets.settings import Settings
 from aiops_assets.tables import (
     ALERTS,
@@ -160,6 +160,8 @@ class Pipeline:
         else:
             self._position = {writer: self._points.taken(writer) for writer in present}
         if not restored:
+            counted = {"sources": read_progress(self._home.live).sources}
+            self.progress = self.progress.model_copy(update=counted)
             self._rebuild()
         for writer in present:
             self._replayed_until[writer] = self._points.taken(writer)
@@ -399,7 +401,7 @@ class Pipeline:
             rows = stored_rows(intake.new_series, intake.first_seen)
             self._series.append(rows, {})
             report.touch("series", rows, None, "first_seen")
-            self._entities.discover_hosts(intake.new_series["host"], int(intake.first_seen.min()))
+            self._entities.discover_hosts(rows)
         frame = self._point_rows(deliveries, intake, fresh)
         self._offer_new_hours(frame)
         self._points.append(frame, upto)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops_assets.formats import FORMATS, parse
+from aiops_assets.formats import FORMATS, parse, payload
 from aiops_assets.formats.batch import (
     CHANGES_SCHEMA,
     ENTITIES_SCHEMA,
@@ -266,6 +266,37 @@ def test_deeply_nested_items_are_rejected_not_raised(format_name: str) -> None:
     ) % ((nested,) * 5)
     parsed = parse(format_name, [delivery(body)])
     assert parsed.rejects
+
+
+@pytest.mark.parametrize("format_name", ["telegraf", "generic", "collected"])
+@pytest.mark.parametrize("separator", [b",", b"\n"])
+def test_a_delivery_full_of_problems_is_kept_whole(
+    format_name: str, separator: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payload, "MAX_PROBLEMS", 50)
+    good = (
+        {"host": "a", "points": [{"metric": "m", "value": 1}]} if format_name == "collected" else {**POINT, "name": "m"}
+    )
+    body = separator.join([orjson.dumps({**good, "fields": {"v": 1}})] + [b'{"x":1,"fields":0}'] * 500)
+    body = b"[" + body + b"]" if separator == b"," else body
+    parsed = parse(format_name, [delivery(body)])
+    assert parsed.points.height == 1
+    (reject,) = parsed.rejects
+    assert reject.content == body
+
+
+def test_json_that_would_fill_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "MAX_JSON_BYTES", 1 << 20)
+    body = gzip.compress(b"[" + b"{}," * (1 << 20) + b"{}]")
+    (reject,) = parse("generic", [delivery(body)]).rejects
+    assert reject.reason == "JSON of more than 1 MiB"
+
+
+def test_a_broken_array_over_several_lines_is_rejected_whole() -> None:
+    body = b"[\n" + orjson.dumps(POINT) + b",\n" + orjson.dumps(POINT) + b"\n"
+    parsed = parse("generic", [delivery(body)])
+    assert parsed.points.is_empty()
+    assert [reject.content for reject in parsed.rejects] == [body]
 
 
 def test_an_unknown_format_rejects_everything() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiops_assets.formats import line_protocol
+from aiops_assets.formats import line_protocol, payload
 from aiops_assets.formats.batch import Parsed
 from aiops_assets.formats.line_protocol import BadLine, parse, scan_line
 from aiops_assets.formats.payload import MAX_REJECTS, Refused, micros_of_any
@@ -271,6 +271,21 @@ def test_text_that_repeats_a_number_is_left_out_without_a_reject() -> None:
     assert not parsed.rejects
 
 
+def test_many_lines_with_surplus_blanks_are_read() -> None:
+    lines = [f"  m,host=a   v={n},w=1  {T} " if n % 2 else f"m,host=a\tv={n},w=1\t{T}\t" for n in range(30_000)]
+    parsed = parse([delivery("\n".join([*lines, "m,host=a  v=", ""]))])
+    assert parsed.points["value"].to_list()[::2] == [float(n) for n in range(30_000)]
+    assert [reject.content for reject in parsed.rejects] == [b"m,host=a  v="]
+
+
+def test_a_delivery_full_of_problems_is_kept_whole_and_its_good_lines_land(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "MAX_PROBLEMS", 50)
+    body = "\n".join(["m,host=a v=1", *["m,host=a v="] * 500, "m,host=a v=2"])
+    parsed = parse([delivery(body), delivery("m,host=a v=3\nbad")])
+    assert [row[-1] for row in rows(parsed)] == [1.0, 2.0, 3.0]
+    assert [reject.content for reject in parsed.rejects] == [body.encode(), b"bad"]
+
+
 def test_a_large_text_without_fields_is_one_reject() -> None:
     body = b"\0" * 20_000_000
     (reject,) = parse([delivery(body)]).rejects
@@ -355,6 +370,12 @@ def test_the_fast_path_and_the_scanner_agree(found: list[str]) -> None:
         assert [reject.content.decode() for reject in parsed.rejects] == bad
     else:
         assert len(parsed.rejects) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(line_protocol, "MANY_LINES", 0)
+        again = parse([delivery(body)])
+    assert [row[1:] for row in rows(again)] == points
+    if points:
+        assert sorted("\n".join(reject.content.decode() for reject in again.rejects).split("\n")) == sorted(bad or [""])
 
 
 def _open(line: str) -> bool:

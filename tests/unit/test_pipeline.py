@@ -156,12 +156,9 @@ def test_a_full_filesystem_becomes_one_alert_and_one_incident(settings: Settings
     assert "db-1" in incident.hosts
 
 
-@pytest.mark.parametrize(
-    ("ts", "reason"), [(NOW + MICROS_PER_HOUR, "in the future"), (86_400 * MICROS_PER_SECOND, "in the past")]
-)
-def test_absurd_times_are_quarantined_with_their_reason(
-    settings: Settings, sender: Sender, ts: int, reason: str
-) -> None:
+@pytest.mark.parametrize("reason", ["in the future", "in the past"])
+def test_absurd_times_are_quarantined_with_their_reason(settings: Settings, sender: Sender, reason: str) -> None:
+    ts = NOW + MICROS_PER_HOUR if reason == "in the future" else 86_400 * MICROS_PER_SECOND
     sender.send(cpu(ts), cpu(NOW), received_at=NOW)
     pipeline = opened(settings)
     drain(pipeline)
