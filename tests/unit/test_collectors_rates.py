@@ -111,5 +111,6 @@ def test_a_clock_that_was_corrected_or_a_machine_that_slept_is_no_restart() -> N
     assert not restarted(ten_days, Uptime(86_400_000 + 6_000, 1e9 - 3_600))
 
 
-def test_a_reading_slightly_back_is_jitter() -> None:
+def test_a_reading_slightly_back_is_jitter_but_not_after_days() -> None:
     assert not restarted(Uptime(500_000, 1e9), Uptime(499_900, 1e9 + 1))
+    assert restarted(Uptime(20_000, 1e9), Uptime(19_800, 1e9 + 198_000))
