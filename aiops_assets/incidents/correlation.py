@@ -17,7 +17,8 @@ swallow what is unrelated, links have a length and an incident reaches at most `
 it: same series or host is 0, a dependency its number of steps; the last three links are ``MAX_HOPS`` long and count
 only from hosts at distance 0. An alert that links two incidents merges them, unless people already work on both.
 
-Alerts below ``MIN_SEVERITY`` join but never open; suppressed alerts are shown where they would have joined.
+Alerts below ``MIN_SEVERITY`` join what runs, but never open, reopen, merge or keep open an incident. Suppressed alerts
+are shown where they would have joined.
 """
 
 from __future__ import annotations
@@ -338,7 +339,9 @@ def assess(members: Sequence[Alert], *, topology: Topology, changes: ChangeIndex
     """What can be said about an incident of these members (suppressed ones left out, at least one)."""
     started_at = min(alert.starts_at for alert in members)
     last_symptom_at = max(alert.starts_at for alert in members)
-    overs = [alert.over_at for alert in members]
+    overs = [alert.over_at for alert in members if alert.severity_number >= MIN_SEVERITY] or [
+        alert.over_at for alert in members
+    ]
     ended_at = None if any(over is None for over in overs) else max(over for over in overs if over is not None)
     causes = probable_causes(members, topology)
     hosts = tuple(cause.host for cause in causes)

@@ -42,7 +42,8 @@ class Feed:
         self._number = -1
         self._subscribers = 0
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        #: the poller, once there was a subscriber
+        self.task: asyncio.Task[None] | None = None
 
     def admit(self) -> None:
         """Make room for a subscriber.
@@ -78,8 +79,8 @@ class Feed:
             self._subscribers -= 1
 
     def _start(self) -> None:
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="incident-feed")
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._watch(), name="incident-feed")
 
     async def _watch(self) -> None:
         failing = False
@@ -102,10 +103,10 @@ class Feed:
 
     async def close(self) -> None:
         """Stop looking."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await self.task
 
 
 def _event(number: int, changed: tuple[str, ...]) -> bytes:

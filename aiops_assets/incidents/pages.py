@@ -43,6 +43,8 @@ from aiops_assets.settings import Settings
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 100
+#: alerts and timeline entries of one incident that a page shows
+MEMBER_ROWS = 200
 MAX_PLOTS = 12
 PLOT_SECONDS = 8.0
 TOPOLOGY_SECONDS = 30.0
@@ -56,7 +58,11 @@ _STATES: dict[str, tuple[str, ...]] = {
     "all": (),
 }
 _ALERT_STATES = ("firing", "suppressed", "resolved")
-_STATIC = {"incidents.css": "text/css; charset=utf-8", "incidents.js": "text/javascript; charset=utf-8"}
+_STATIC = {
+    "incidents.css": "text/css; charset=utf-8",
+    "incidents.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
 _PAGE_HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -193,6 +199,8 @@ class Pages:
             rules=rules,
             table=config.priority,
             neighbourhoods=_neighbourhoods(incident, topology),
+            timeline=sorted(incident.events, key=lambda event: (event.happened_at, event.event_id), reverse=True),
+            rows=MEMBER_ROWS,
             problem=problem,
             events=f"/incidents/{incident.incident_id}/events",
             change_number=incident.change_number,

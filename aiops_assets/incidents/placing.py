@@ -206,17 +206,21 @@ class Placement:
             else:
                 self._keep_loose(alert)
             return
-        if not links:
-            if alert.severity_number < MIN_SEVERITY:
-                self._keep_loose(alert)
+        if alert.severity_number < MIN_SEVERITY:
+            running = [link for link in links if not self._case(link.incident_id).resolved]
+            if running:
+                self._join(self._case(running[0].incident_id), alert, running[0])
             else:
-                self._open(alert)
+                self._keep_loose(alert)
+            return
+        if not links:
+            self._open(alert)
             return
         links.sort(key=lambda link: (link.kind not in _STRONG, self._case(link.incident_id).resolved, link.order))
         case, link = self._merge(links)
         self._join(case, alert, link)
         over_before = alert.over_at is not None and case.resolved and alert.over_at <= case.row["resolved_at"]
-        if case.resolved and alert.severity_number >= MIN_SEVERITY and not over_before:
+        if case.resolved and not over_before:
             self._reopen(case, alert)
 
     def _open(self, alert: Alert) -> None:

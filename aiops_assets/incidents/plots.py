@@ -284,9 +284,11 @@ def _time_ticks(start: int, end: int) -> Iterator[Tick]:
     first = -(-start // step) * step
     for at in range(first, end + 1, step):
         share = (at - start) / max(end - start, 1) * 100
-        anchor = "start" if share < 5 else "end" if share > 95 else "middle"
+        anchor = "end" if share > 95 else "middle"
         minutes = at // _MINUTE
         label = f"{minutes // 60 % 24:02d}:{minutes % 60:02d}" if step < 1440 * _MINUTE else _day(at)
+        # The first label would stand on the name of the time zone.
+        label = label if share >= 16 else ""
         yield Tick(round(share, 3), label, anchor, at)
 
 

@@ -73,6 +73,11 @@ class Event:
     event_time: int | None
     alert_id: str | None
 
+    @property
+    def happened_at(self) -> int:
+        """When the thing itself happened, as far as that is known."""
+        return self.at if self.event_time is None else self.event_time
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:

@@ -36,9 +36,13 @@
     }
     const shifted = new Date().getTimezoneOffset() !== 0;
     for (const stage of root.querySelectorAll(".stage")) {
-      stage.querySelectorAll(".tick.local").forEach((tick, index) => {
-        if (shifted) tick.textContent = minute.format(new Date(tick.dataset.at)) + (index === 0 ? ` ${zoneName}` : "");
-      });
+      if (!shifted) continue;
+      for (const tick of stage.querySelectorAll(".tick.local")) {
+        const at = new Date(tick.dataset.at);
+        tick.textContent = tick.dataset.style === "day" ? day.format(at) : minute.format(at);
+      }
+      const name = stage.querySelector(".local-zone");
+      if (name) name.textContent = zoneName;
     }
   };
 
