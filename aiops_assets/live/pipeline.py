@@ -59,6 +59,8 @@ REBUILD_BASELINE_HOURS = 7 * 24
 #: how often silences are read from the operations database
 SILENCE_SECONDS = 5.0
 _PROBLEMS_KEPT = 20
+#: the operations database forgets alerts that never belonged to an incident after this long
+UNRELATED_ALERT_DAYS = 7
 FOR_EVER = 1 << 62
 
 
@@ -133,6 +135,7 @@ class Pipeline:
         self._rates = SourceRates()
         self._alert_keys: set[tuple[str, int]] | None = None
         self._change_ids: set[str] = set()
+        self._new_changes = CHANGES.empty()
         self._silences: list[Suppression] = []
         self._silences_read_at = 0.0
         self._replayed_until: dict[str, int] = {}
@@ -181,6 +184,7 @@ class Pipeline:
         """Save everything for the successor."""
         self._save()
         self._write_progress()
+        self._store.prune(time.time_ns() // 1000 - UNRELATED_ALERT_DAYS * 24 * MICROS_PER_HOUR)
         self._store.close()
 
     @property
@@ -472,6 +476,7 @@ class Pipeline:
         frame = frame.drop("delivery").hstack(position).with_columns(pl.col("ts").dt.strftime("%Y-%m-%d").alias("day"))
         self._changes.append(frame, {})
         self._change_ids.update(frame["change_id"].to_list())
+        self._new_changes = frame
         report.touch("changes", frame, "day", "ts")
 
     def _in_time(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> _Scorable:
@@ -560,13 +565,14 @@ class Pipeline:
         report.touch("anomalies", frame, "hour", "ts")
 
     def _commit_alerts(self, frame: pl.DataFrame, upto: Mapping[str, int], report: BatchReport) -> None:
-        if frame.is_empty():
+        changes, self._new_changes = self._new_changes, CHANGES.empty()
+        if frame.is_empty() and changes.is_empty():
             return
         fresh = frame
         if self._alert_keys is not None:
             known = self._alert_keys
             mask = [key not in known for key in frame.select("alert_id", "revision").iter_rows()]
-            fresh = frame.filter(pl.Series(mask))
+            fresh = frame.filter(pl.Series(mask, dtype=pl.Boolean))
         self._check_lease()
         if not fresh.is_empty():
             self._alerts.append(fresh, upto)
@@ -576,7 +582,7 @@ class Pipeline:
             frame,
             config=self._config,
             entities=self._entities.rows(self._config),
-            changes=self._changes_near(frame),
+            changes=changes if frame.is_empty() else self._changes_near(frame),
             now=time.time_ns() // 1000,
         )
 

@@ -287,3 +287,19 @@ def test_small_files_are_compacted_while_the_session_works(settings: Settings, s
     (part,) = pipeline.lake.partitions("metric_points")
     assert part.rows == 70
     assert part.files <= 10
+
+
+def test_a_change_without_an_alert_reaches_a_running_incident(settings: Settings, sender: Sender) -> None:
+    pipeline = opened(settings)
+    for n in range(5):
+        at = NOW + n * 10 * MICROS_PER_SECOND
+        sender.send(disk(at, 0.99), received_at=at)
+        drain(pipeline)
+    at = NOW - 60 * MICROS_PER_SECOND
+    deploy = {"ts": at, "kind": "deploy", "title": "shop 1.2 on db-1", "details": {}}
+    sender.send({"host": "db-1", "ts": NOW + 60 * MICROS_PER_SECOND, "points": [], "changes": [deploy]})
+    drain(pipeline)
+    assert pipeline.lake.read("changes")["title"].to_list() == ["shop 1.2 on db-1"]
+    store = IncidentStore(settings.paths.operations_url)
+    (incident,) = store.list()
+    assert [suspect.title for suspect in store.get(incident.incident_id).suspects] == ["shop 1.2 on db-1"]
