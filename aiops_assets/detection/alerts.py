@@ -6,7 +6,8 @@ do with alerts (``incidents``). Nothing here reads a clock.
 - A **fingerprint** is what an alert is about: kind, name and series; for absence kind, name and host. At most one alert
   of a fingerprint is open. Its ``alert_id`` follows from fingerprint and ``starts_at``, so that the same transitions
   give the same ids wherever and however often they run.
-- **Revision** 0 is the first state; each change of state adds one. A revision is never rewritten.
+- **Revision** 0 is the first state; each change of state, and each rise of the severity, adds one. A revision is never
+  rewritten.
 - **Flapping**: what starts again within ``REOPEN_WITHIN`` of its end is the same event: the alert is reopened under its
   old ``alert_id`` and ``starts_at`` by a further revision, and its evidence counts ``reopened``.
 - **Suppression**: a maintenance window or silence that covers the deciding instant makes the state ``suppressed``;
@@ -200,7 +201,7 @@ class AlertBook:
         """Take what rules and detectors reported.
 
         What is known already changes nothing: a start that is no later than the last one of the fingerprint, or of what
-        is open; an end that was decided before that start, or of what is not open.
+        is open (unless it is more severe); an end that was decided before that start, or of what is not open.
 
         Args:
             directory: the series directory, ordered by number.
@@ -310,8 +311,11 @@ class AlertBook:
         position: tuple[int, str, int],
         rows: list[dict[str, Any]],
     ) -> None:
+        if key in self._open:
+            self._sharpen(self._open[key], transition, series, position, rows)
+            return
         earlier = self._closed.get(key)
-        if key in self._open or (earlier and transition.starts_at <= earlier.started_at):
+        if earlier and transition.starts_at <= earlier.started_at:
             return
         starts_at, revision, reopened = transition.starts_at, 0, 0
         if earlier and transition.starts_at - earlier.ends_at <= REOPEN_WITHIN:
@@ -353,6 +357,26 @@ class AlertBook:
             decided_at=transition.at,
         )
         self._open[key] = alert
+        rows.append(_row(alert, position))
+
+    def _sharpen(
+        self,
+        alert: _Open,
+        transition: Transition,
+        series: Mapping[str, Any],
+        position: tuple[int, str, int],
+        rows: list[dict[str, Any]],
+    ) -> None:
+        """What is open has become more severe."""
+        if transition.severity_number <= alert.severity_number or transition.at < alert.decided_at:
+            return
+        alert.severity_number, alert.title = transition.severity_number, _title(transition, series)
+        alert.value, alert.threshold = _finite(transition.value), _finite(transition.threshold)
+        evidence = dict(transition.evidence)
+        if alert.reopened:
+            evidence["reopened"] = alert.reopened
+        alert.evidence = _json(evidence)
+        alert.changed_at, alert.revision = max(transition.at, alert.changed_at), alert.revision + 1
         rows.append(_row(alert, position))
 
     def _end(

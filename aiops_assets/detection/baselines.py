@@ -9,6 +9,7 @@ order and added one after the other, so neither the order of rows nor the number
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,7 +46,8 @@ def close(points: pl.DataFrame) -> pl.DataFrame:
     series = ordered["series_id"].to_numpy()
     value = ordered["value"].to_numpy()
     if not len(series):
-        return _frame(series, *(np.empty(0) for _ in range(5)), np.empty((0, len(QUANTILES))))
+        nothing = np.empty(0)
+        return _frame(series, series, nothing, nothing, nothing, nothing, np.empty((0, len(QUANTILES))))
     starts = np.flatnonzero(np.r_[True, series[1:] != series[:-1]])
     count = np.diff(np.r_[starts, len(series)])
     group = np.repeat(np.arange(len(starts)), count)
@@ -107,8 +109,8 @@ def merge(hours: Sequence[pl.DataFrame]) -> pl.DataFrame:
 def _frame(
     series: NDArray[np.int64],
     count: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    m2: NDArray[np.float64],
+    mean: NDArray[Any],
+    m2: NDArray[Any],
     smallest: NDArray[np.float64],
     largest: NDArray[np.float64],
     quantiles: NDArray[np.float64],

@@ -1,8 +1,8 @@
 """Running the live detector over files, so that its verdicts can be scored from outside.
 
-What belongs here: reading ``DIR/data/<category>/<file>.csv``, driving ``Tier1`` causally as the live plane does (an hour's
-points are judged with baselines of closed hours only, then the hour closes), and writing its verdicts. What does not: any
-parameter of the detector, and labels, which are never read.
+What belongs here: reading ``DIR/data/<category>/<file>.csv``, driving ``Tier1`` causally as the live plane does (an
+hour's points are judged with baselines of closed hours only, then the hour closes), and writing its verdicts. What does
+not: any parameter of the detector, and labels, which are never read.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _DAY = 86_400_000_000
 def evaluate_detector(data: Path, out: Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Judge every ``data/data/<category>/<file>.csv`` (``timestamp,value``) and write ``out/<category>/<file>.csv``.
 
-    An output file has one row a data row in the same order: ``timestamp`` as it was, ``anomaly_score`` in [0, 1], ``alert``
-    1 on the row that raises an alert, else 0. Rows that cannot be read as time and finite number score 0. The summary is
-    also written to ``out/summary.json``.
+    An output file has one row a data row in the same order: ``timestamp`` as it was, ``anomaly_score`` in [0, 1],
+    ``alert`` 1 on the row that raises an alert, else 0. Rows that cannot be read as time and finite number, and rows
+    that repeat a time, score 0. The summary is also written to ``out/summary.json``.
 
     Args:
         progress: called with (rows done, rows in all).
@@ -85,7 +85,7 @@ def evaluate_detector(data: Path, out: Path, progress: Callable[[int, int], None
 def judge(
     points: pl.DataFrame, names: list[str], progress: Callable[[int, int], None] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Scores and alerts of each row of ``points`` (``series`` Int32, ``ts`` Int64 µs, ``value``), file by file in time order.
+    """Score and alert of each row of ``points``: ``series`` (Int32), ``ts`` (Int64 µs), ``value``, in any order.
 
     Series are independent, so the k-th hour of every file is judged in one go, whenever it was.
     """
@@ -119,7 +119,7 @@ def judge(
 
 
 def _read(path: Path) -> pl.DataFrame:
-    """Columns ``timestamp`` (text as it was), ``ts`` (µs, null when unreadable), ``value`` (null or NaN likewise), ``row``."""
+    """``timestamp`` (text as it was), ``ts`` (µs, null when unreadable), ``value`` (null or NaN likewise), ``row``."""
     frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=True)
     lacking = [name for name in ("timestamp", "value") if name not in frame.columns]
     if lacking:

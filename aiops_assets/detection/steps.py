@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,5 +42,5 @@ def steps(series: NDArray[np.int32], ts: NDArray[np.int64], value: NDArray[np.fl
     bounds = np.r_[0, np.cumsum(np.bincount(rank))]
     order = order[by_rank]
     series, ts, value = series[order], ts[order], value[order]
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         yield Step(series[start:end], ts[start:end], value[start:end], order[start:end])

@@ -58,22 +58,8 @@ class Lake:
 
     def scan(self, name: str, hours: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """A lazy frame over a table, limited to partitions when given; empty with the right schema when it is new."""
-        table = TABLES[name]
-        handle = self.open(name)
-        frame = table.empty().lazy()
-        if handle is not None and hours != []:
-            uris = handle.file_uris(file_pruning_predicate=_in_partitions(table, hours))
-            if uris:
-                frame = pl.scan_parquet(
-                    uris,
-                    schema=table.schema,
-                    hive_partitioning=table.partition is not None,
-                    hive_schema={table.partition: pl.String()} if table.partition else None,
-                    try_parse_hive_dates=False,
-                    missing_columns="insert",
-                    extra_columns="ignore",
-                    storage_options=self.storage_options or None,
-                )
+        handle = self.open(name) if hours != [] else None
+        frame = _scan(handle, TABLES[name], hours, self.storage_options)
         return frame.select(columns) if columns is not None else frame
 
     def read(self, name: str, hours: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -195,6 +181,12 @@ class TableWriter:
         if self._handle is None:
             self._handle = self._lake.open(self.table.name)
 
+    def read(self, partition: str, columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of one partition, through the open handle; free of cost where there are none."""
+        if not self.has_partition(partition):
+            return self.table.empty().select(columns)
+        return _scan(self._handle, self.table, [partition], self._lake.storage_options).select(columns).collect()
+
     def has_partition(self, partition: str) -> bool:
         """Whether any file of a partition exists."""
         return partition in self._partitions
@@ -217,6 +209,24 @@ def quote(text: str) -> str:
 def labels(canonical: str) -> dict[str, str]:
     """The labels of a canonical JSON string."""
     return {str(name): str(value) for name, value in json.loads(canonical or "{}").items()}
+
+
+def _scan(
+    handle: DeltaTable | None, table: Table, partitions: Sequence[str] | None, storage_options: dict[str, str]
+) -> pl.LazyFrame:
+    uris = handle.file_uris(file_pruning_predicate=_in_partitions(table, partitions)) if handle is not None else []
+    if not uris:
+        return table.empty().lazy()
+    return pl.scan_parquet(
+        uris,
+        schema=table.schema,
+        hive_partitioning=table.partition is not None,
+        hive_schema={table.partition: pl.String()} if table.partition else None,
+        try_parse_hive_dates=False,
+        missing_columns="insert",
+        extra_columns="ignore",
+        storage_options=storage_options or None,
+    )
 
 
 def _in_partitions(table: Table, partitions: Sequence[str] | None) -> list[tuple[str, str, Any]] | None:

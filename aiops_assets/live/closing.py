@@ -14,7 +14,8 @@ import polars as pl
 
 from aiops_assets.detection.baselines import close
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, instant
-from aiops_assets.lake.tables import Lake, TableWriter
+from aiops_assets.lake.tables import TableWriter
+from aiops_assets.tables import METRIC_POINTS
 
 #: a closed hour that still receives rows is closed again once it was left alone for this many batches
 QUIET_BATCHES = 5
@@ -41,8 +42,8 @@ class ClosedHour:
 class HourCloser:
     """Knows which hours (counted from the epoch) have rows that no baseline covers yet."""
 
-    def __init__(self, lake: Lake, points: TableWriter, baselines: TableWriter, grace_seconds: float) -> None:
-        self._lake, self._points, self._baselines = lake, points, baselines
+    def __init__(self, points: TableWriter, baselines: TableWriter, grace_seconds: float) -> None:
+        self._points, self._baselines = points, baselines
         self._grace = int(grace_seconds * MICROS_PER_SECOND)
         self._dirty: dict[int, _Dirty] = {}
         self._reached: dict[str, int] = {}
@@ -83,7 +84,7 @@ class HourCloser:
         key = _key(hour)
         rows = self._whole.pop(hour, None)
         if rows is None:
-            stored = self._lake.read("metric_points", [key])
+            stored = self._points.read(key, list(METRIC_POINTS.schema))
             if self._points.files(key) > FILES_TO_REWRITE:
                 self._points.replace(stored, key)
             rows = stored.select("series_id", "ts", "value")
@@ -114,7 +115,7 @@ class HourCloser:
         """The newest baseline version of an hour and how many rows it covers; (0, -1) when there is none."""
         if not self._baselines.has_partition(key):
             return 0, -1
-        stored = self._lake.read("baselines", [key], ["baseline_version", "count"])
+        stored = self._baselines.read(key, ["baseline_version", "count"])
         newest = stored.filter(pl.col("baseline_version") == pl.col("baseline_version").max())
         return int(newest["baseline_version"][0]), int(newest["count"].sum())
 

@@ -70,7 +70,8 @@ class Deduplicator:
     def accept(self, number: NDArray[np.int32], ts: NDArray[np.int64]) -> None:
         """Remember rows that are now in the table."""
         for hour, rows in rows_by_hour(ts):
-            np.maximum.at(self._hour(hour), number[rows], ts[rows])
+            if hour in self._newest:
+                np.maximum.at(self._hour(hour), number[rows], ts[rows])
 
     def _hour(self, hour: int) -> NDArray[np.int64]:
         """Newest stored timestamp of each series in an hour (hours since the epoch)."""

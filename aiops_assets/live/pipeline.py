@@ -122,9 +122,7 @@ class Pipeline:
         self._changes = TableWriter(self.lake, CHANGES)
         self._entities_table = TableWriter(self.lake, ENTITIES)
         self._maintenance_table = TableWriter(self.lake, MAINTENANCE)
-        self._dedup = Deduplicator(
-            self._directory, lambda hour: self.lake.read("metric_points", [hour], ["series_id", "ts", "value"])
-        )
+        self._dedup = Deduplicator(self._directory, lambda hour: self._points.read(hour, ["series_id", "ts", "value"]))
         self._last_scored: NDArray[np.int64]
         self._begin_state()
         self._entities = EntityBook()
@@ -222,7 +220,7 @@ class Pipeline:
         self._rules = RuleEngine(self._config.active_rules)
         self._tier1 = Tier1(self._config.statistics)
         self._book = AlertBook()
-        self._closer = HourCloser(self.lake, self._points, self._baselines, self.settings.close_grace_seconds)
+        self._closer = HourCloser(self._points, self._baselines, self.settings.close_grace_seconds)
         self._last_scored = np.empty(0, np.int64)
 
     def _restore(self, checkpoint: Checkpoint) -> bool:
