@@ -20,7 +20,7 @@ notice (severity ``info``) until the joint ratio passes ``CERTAIN`` on a series 
 week; from then on it has the configured severity.
 
 The seasonal profile is a mean over weeks of the hourly medians (``close_hour``), by hour of the week, and by hour of
-the day until a week is known twice. State has a fixed size, about 3.9 kB a series.
+the day until a week is known twice. State has a fixed size, about 3.8 kB a series.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ RUN, RUN_MARGIN = (30.0, 3_600.0), 5.0 / 3.0
 VARIED, AMPLY = 100.0, 0.02
 #: ``CERTAIN`` is multiplied by this for series that do not vary amply, and until a week and a day are known
 DOUBT, DOUBT_SECONDS = 2.5, 8 * 86_400.0
-#: rows kept of an event; further ones only when they are worse than all before
-SHOWN_ROWS = 12.0
+#: rows kept of an event; further ones only when they are worse than all before by this factor
+SHOWN_ROWS, CLEARLY_WORSE = 12.0, 1.1
 #: weeks and days over which the seasonal profile is averaged
 PROFILE_WEEKS, PROFILE_DAYS = 8.0, 14.0
 
@@ -140,10 +140,24 @@ class Tier1:
         added = slice(self._size, count)
         metrics = new["metric"].to_list()
         self._counter[added] = (new["kind"] == "counter").to_numpy()
-        self._excluded[added] = [any(fnmatchcase(m, p) for p in self._settings.exclude) for m in metrics]
+        self._excluded[added] = self._left_alone(metrics)
         self._names += [f"{metric} on {host}" for metric, host in zip(metrics, new["host"].to_list(), strict=True)]
         self._state[_ROW["slot"], added] = -1.0
         self._size = count
+
+    def reconfigure(self, settings: Statistics, directory: pl.DataFrame) -> None:
+        """Put changed settings in force; ``directory`` has all series announced, in order, with ``metric``.
+
+        An open event of a series that is now left alone ends with the next point of that series.
+        """
+        self._settings = settings
+        self._severity = _SEVERITY[settings.severity]
+        metrics = directory["metric"].head(self._size).to_list()
+        self._excluded[: len(metrics)] = self._left_alone(metrics)
+
+    def _left_alone(self, metrics: list[str]) -> list[bool]:
+        known = {m: any(fnmatchcase(m, p) for p in self._settings.exclude) for m in set(metrics)}
+        return [known[m] for m in metrics]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything learnt, as plain arrays; ``load`` restores it exactly."""
@@ -201,7 +215,7 @@ class Tier1:
                 excursion as large as the largest remembered, 0 while an event is open.
 
         Returns:
-            The unusual rows in order of steps (the first ``SHOWN_ROWS`` of an event and those worse than all before):
+            The unusual rows in order of steps (the first ``SHOWN_ROWS`` of an event and clearly worse ones after them):
             row, series, ts, value, expected, lower, upper, score, detector, detector_version, evidence, opens_event;
             ``ts`` in µs since the epoch UTC, ``value`` of counters as rate per second. And the transitions: ``firing``
             when an event opens, and again with the same ``starts_at`` and a higher ``severity_number`` when a notice
@@ -236,6 +250,7 @@ class Tier1:
         now = step.ts / MICROS_PER_SECOND
         started = last != 0
         elapsed = np.where(started, (step.ts - last) / MICROS_PER_SECOND, 0.0)
+        dropped = self._excluded[index] & (s[r["open"]] > 0.0)
         live = ((elapsed > 0.0) | ~started) & ~self._excluded[index]
         value = np.clip(step.value, -_HUGE, _HUGE)
         counter = self._counter[index]
@@ -243,7 +258,7 @@ class Tier1:
             value = self._rates(value, elapsed, counter, live, s[r["counter_value"]])
             np.copyto(last, step.ts, where=counter & ((elapsed > 0.0) | ~started))
         np.copyto(last, step.ts, where=live)
-        if not live.any():
+        if not (live | dropped).any():
             return
         weight = live.astype(np.float64)
         points = s[r["points"]]
@@ -322,6 +337,7 @@ class Tier1:
         calm = s[r["calm"]]
         np.copyto(calm, np.where(top > CALM, 0.0, calm + 1.0), where=live)
         ends = is_open & live & ((calm >= _points(CALM_LENGTH, span)) | (now - s[r["opened"]] > LONGEST_EVENT_SECONDS))
+        ends |= dropped
         if scores is not None:
             scores[step.row] = np.where(is_open, 0.0, _score(top))
         hot = np.flatnonzero(above | ends)
@@ -403,7 +419,7 @@ class Tier1:
             }
             certain = self._severity > notice and _is_certain(float(top[i]), s[:, i], ts)
             sharpens = certain and not s[r["certain"], i]
-            shown = top[i] > OPEN and (s[r["shown"], i] < SHOWN_ROWS or top[i] > s[r["peak"], i])
+            shown = top[i] > OPEN and (s[r["shown"], i] < SHOWN_ROWS or top[i] > CLEARLY_WORSE * s[r["peak"], i])
             if opens or sharpens or shown:
                 evidence, expected, lower, upper = _evidence(
                     s[:, i], strongest, float(centre[i]), ratio[:, i], both[:, i], scale[:, i]
@@ -433,6 +449,8 @@ class Tier1:
                     )
             if ends[i]:
                 outcome = "back to what is usual" if s[r["calm"], i] else "taken as the new normal"
+                if self._excluded[number]:
+                    outcome = "no longer judged"
                 transitions.append(
                     Transition(
                         **common,

@@ -18,7 +18,7 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from aiops_assets.config import Config, ConfigFile
+from aiops_assets.config import Config, ConfigFile, Statistics
 from aiops_assets.detection.alerts import AlertBook, BatchRows, Suppression, suppressions_of
 from aiops_assets.detection.rules import RuleEngine
 from aiops_assets.detection.statistics import Tier1
@@ -218,7 +218,7 @@ class Pipeline:
     def _begin_state(self) -> None:
         """Rules, detectors and books that have seen nothing."""
         self._rules = RuleEngine(self._config.active_rules)
-        self._tier1 = Tier1(self._config.statistics)
+        self._tier1 = Tier1(_in_force(self._config))
         self._book = AlertBook()
         self._closer = HourCloser(self._points, self._baselines, self.settings.close_grace_seconds)
         self._last_scored = np.empty(0, np.int64)
@@ -511,10 +511,9 @@ class Pipeline:
             delivery = points.delivery[rows]
             batch = list(steps(points.number[rows], points.ts[rows], points.value[rows]))
             transitions: list[Transition] = self._rules.process(batch, received[delivery])
-            if self._config.statistics.enabled:
-                found, unusual = self._tier1.process(batch)
-                anomalies.append(self._anomaly_rows(found, positions[pl.Series(delivery)]))
-                transitions += unusual
+            found, unusual = self._tier1.process(batch)
+            anomalies.append(self._anomaly_rows(found, positions[pl.Series(delivery)]))
+            transitions += unusual
             if transitions:
                 origin = BatchRows(
                     received[delivery], positions["writer"].gather(delivery), positions["seq"].gather(delivery)
@@ -617,7 +616,7 @@ class Pipeline:
             return
         log.info("aiops.yaml changed: %s replaces %s", config.digest, self._config.digest)
         self._rules.replace(config.active_rules, self._directory.frame)
-        self._tier1.reconfigure(config.statistics, self._directory.frame)
+        self._tier1.reconfigure(_in_force(config), self._directory.frame)
         self._config = config
         self._write_reference_tables()
 
@@ -739,6 +738,11 @@ class Pipeline:
         self.progress.open_alerts = self._book.open_count
         self.progress.hours_closed = self._closer.closed
         write_progress(self._home.live, self.progress)
+
+
+def _in_force(config: Config) -> Statistics:
+    """The settings of the statistics; turned off means that they leave every metric alone, so that events end."""
+    return config.statistics if config.statistics.enabled else config.statistics.model_copy(update={"exclude": ("*",)})
 
 
 def _positions(deliveries: list[Delivery]) -> pl.DataFrame:
