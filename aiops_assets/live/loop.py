@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from aiops_assets.live.fence import Fence
 from aiops_assets.live.lease import live_lease
 from aiops_assets.live.pipeline import BatchReport, Pipeline
 from aiops_assets.settings import Settings
@@ -70,21 +71,31 @@ def follow(
         LeaseLost: the lease went to somebody else; nothing was committed after that.
     """
     home = settings.paths
-    lease = live_lease(home.live)
+    lease, fence = live_lease(home.live), Fence(home.operations_url, owner)
     until = time.monotonic() + lease_wait_seconds
-    if not lease.acquire(
-        owner, seconds=settings.session_seconds, keep_waiting=lambda: time.monotonic() < until and not should_stop()
-    ):
+
+    def keep_waiting() -> bool:
+        return time.monotonic() < until and not should_stop()
+
+    if not lease.acquire(owner, seconds=settings.session_seconds, keep_waiting=keep_waiting):
         return Outcome("lease held by another session")
     try:
+        if not fence.acquire(keep_waiting):
+            return Outcome("lease held by another session")
+
+        def check() -> None:
+            lease.check()
+            fence.check()
+
         with _naming_a_full_disk():
-            pipeline = Pipeline(settings, session=owner, check_lease=lease.check)
+            pipeline = Pipeline(settings, session=owner, check_lease=check)
             pipeline.open()
             outcome = _drain(settings, pipeline, tell, lambda: should_stop() or lease.wanted())
             tell(pipeline, BatchReport(), True)
             pipeline.close()
         return outcome
     finally:
+        fence.release()
         lease.release()
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import xxhash
 from numpy.typing import NDArray
 
 from aiops_assets.config import Config, ConfigFile, Statistics
@@ -24,7 +23,7 @@ from aiops_assets.detection.rules import RuleEngine
 from aiops_assets.detection.statistics import Tier1
 from aiops_assets.detection.steps import steps
 from aiops_assets.detection.transitions import Transition
-from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, hour_start, instant
+from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_start, instant
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.landing.quarantine import Quarantine, QuarantineEntry
@@ -35,7 +34,9 @@ from aiops_assets.live.closing import HourCloser
 from aiops_assets.live.dedup import Deduplicator, rows_by_hour
 from aiops_assets.live.entities import EntityBook, maintenance_rows
 from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, take_in
-from aiops_assets.live.progress import Progress, SourceProgress, SourceRates, read_progress, write_progress
+from aiops_assets.live.progress import Progress, read_progress
+from aiops_assets.live.rows import change_id, hours_of, positions_of
+from aiops_assets.live.tally import Tally
 from aiops_assets.settings import Settings
 from aiops_assets.tables import (
     ALERTS,
@@ -58,7 +59,6 @@ REBUILD_HOURS = 6
 REBUILD_BASELINE_HOURS = 7 * 24
 #: how often silences are read from the operations database
 SILENCE_SECONDS = 5.0
-_PROBLEMS_KEPT = 20
 #: the operations database forgets alerts that never belonged to an incident after this long
 UNRELATED_ALERT_DAYS = 7
 FOR_EVER = 1 << 62
@@ -130,7 +130,6 @@ class Pipeline:
         self._position: dict[str, int] = {}
         self._checkpoint_number = 0
         self._checkpointed_at = time.monotonic()
-        self._rates = SourceRates()
         self._alert_keys: set[tuple[str, int]] | None = None
         self._change_ids: set[str] = set()
         self._new_changes = CHANGES.empty()
@@ -138,7 +137,7 @@ class Pipeline:
         self._silences_read_at = 0.0
         self._replayed_until: dict[str, int] = {}
         now = time.time_ns() // 1000
-        self.progress = Progress(session=session, started_at=now, updated_at=now)
+        self._tally = Tally(self._home.live, Progress(session=session, started_at=now, updated_at=now))
         #: the progress of the predecessor, as it was when this session began
         self.started_with = Progress()
 
@@ -162,13 +161,13 @@ class Pipeline:
             self._position = {writer: self._points.taken(writer) for writer in present}
         if not restored:
             counted = {"sources": read_progress(self._home.live).sources}
-            self.progress = self.progress.model_copy(update=counted)
+            self._tally.progress = self.progress.model_copy(update=counted)
             self._rebuild()
         for writer in present:
             self._replayed_until[writer] = self._points.taken(writer)
             missing = gaps(self._home.landing / writer)
             if missing:
-                self.problem(
+                self._tally.problem(
                     f"landing writer {writer}: segments missing: {missing[:5]}{' …' if len(missing) > 5 else ''}"
                 )
         behind = {w: seq for w, seq in self._replayed_until.items() if seq > self._position.get(w, 0)}
@@ -184,6 +183,11 @@ class Pipeline:
         self._write_progress()
         self._store.prune(time.time_ns() // 1000 - UNRELATED_ALERT_DAYS * 24 * MICROS_PER_HOUR)
         self._store.close()
+
+    @property
+    def progress(self) -> Progress:
+        """What is told about the session; rewritten to disk after every batch."""
+        return self._tally.progress
 
     @property
     def _checkpoints(self) -> Any:
@@ -239,7 +243,7 @@ class Pipeline:
             self._begin_state()
             self._grow(self._directory.frame)
             return False
-        self.progress = previous.model_copy(
+        self._tally.progress = previous.model_copy(
             update={"session": self.progress.session, "started_at": self.progress.started_at, "problems": []}
         )
         return True
@@ -307,14 +311,14 @@ class Pipeline:
         deliveries, upto, report = self._take()
         if not upto:
             return None
-        self._passed("landing", deliveries)
+        self._tally.passed("landing", deliveries)
         intake = take_in(deliveries, self._directory, self._bounds, self._series_limit)
         self._grow(intake.new_series)
         new = np.fromiter((d.seq > self._points.taken(d.writer) for d in deliveries), bool, len(deliveries))
         scorable = self._store_rows(deliveries, new, intake, upto, report)
-        self._passed("points", deliveries)
+        self._tally.passed("points", deliveries)
         self._judge(deliveries, scorable, upto, report)
-        self._passed("incidents", deliveries)
+        self._tally.passed("incidents", deliveries)
         self._position.update(upto)
         self.progress.batches += 1
         for table in (self._points, self._anomalies, self._alerts, self._series, self._changes, self._baselines):
@@ -326,6 +330,7 @@ class Pipeline:
 
     def idle(self) -> BatchReport | None:
         """What is due without new segments: silences that end, incidents that resolve, hours left alone."""
+        self._check_lease()
         self._reconfigure()
         report = BatchReport()
         self.progress.batches += 1
@@ -364,7 +369,7 @@ class Pipeline:
         return deliveries, upto, report
 
     def _keep_damage(self, writer: str, seq: int, reason: str, offset: int, content: bytes) -> None:
-        self.problem(f"landing segment {writer}/{seq} is damaged at byte {offset}: {reason}")
+        self._tally.problem(f"landing segment {writer}/{seq} is damaged at byte {offset}: {reason}")
         entry = QuarantineEntry(
             "landing",
             f"damaged segment: {reason}",
@@ -420,7 +425,8 @@ class Pipeline:
             rows = self._entities.rows(self._config)
             self._entities_table.overwrite(rows)
             report.touch("entities", rows, None, None)
-        self._count(deliveries, new, intake, fresh, verdict.duplicate, conflicts, taken, quarantined)
+        self._tally.stored(deliveries, new, intake, fresh)
+        self._tally.refused(deliveries, intake, taken[verdict.duplicate], conflicts, quarantined)
         return self._in_time(deliveries, intake, np.flatnonzero(keep))
 
     def _point_rows(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> pl.DataFrame:
@@ -428,14 +434,14 @@ class Pipeline:
             return METRIC_POINTS.empty()
         directory = self._directory.frame
         number = pl.Series(intake.number[rows])
-        position = _positions(deliveries)[pl.Series(intake.delivery[rows])]
+        position = positions_of(deliveries)[pl.Series(intake.delivery[rows])]
         ts = pl.Series("ts", intake.ts[rows]).cast(TIMESTAMP)
         named = directory[number].select("series_id", "host", "metric", "unit")
         return (
             pl.DataFrame([ts, pl.Series("value", intake.value[rows])])
             .hstack(named)
             .hstack(position)
-            .with_columns(_hours_of(intake.ts[rows]))
+            .with_columns(hours_of(intake.ts[rows]))
         )
 
     def _offer_new_hours(self, frame: pl.DataFrame) -> None:
@@ -463,14 +469,14 @@ class Pipeline:
     ) -> None:
         if intake.changes.is_empty():
             return
-        ids = [_change_id(*row) for row in intake.changes.select("host", "kind", "ts", "title").iter_rows()]
+        ids = [change_id(*row) for row in intake.changes.select("host", "kind", "ts", "title").iter_rows()]
         frame = intake.changes.with_columns(pl.Series("change_id", ids))
         frame = frame.filter(~pl.col("change_id").is_in(list(self._change_ids))).unique(
             "change_id", keep="first", maintain_order=True
         )
         if frame.is_empty():
             return
-        position = _positions(deliveries)[frame["delivery"]]
+        position = positions_of(deliveries)[frame["delivery"]]
         frame = frame.drop("delivery").hstack(position).with_columns(pl.col("ts").dt.strftime("%Y-%m-%d").alias("day"))
         self._changes.append(frame, {})
         self._change_ids.update(frame["change_id"].to_list())
@@ -492,7 +498,7 @@ class Pipeline:
             in_time[order] = ts[order] > before.to_numpy()
             late = intake.delivery[rows[~in_time]]
             for index, count in zip(*np.unique(late, return_counts=True), strict=True):
-                self._source(deliveries[index].source).late += int(count)
+                self._tally.late(deliveries[index].source, int(count))
             self._rules.reported(ts[~in_time])
             rows = rows[in_time]
             np.maximum.at(self._last_scored, intake.number[rows], intake.ts[rows])
@@ -503,7 +509,7 @@ class Pipeline:
     ) -> None:
         """Rules and detectors hour by hour, alerts and incidents from what they say."""
         received = np.fromiter((d.received_at for d in deliveries), np.int64, len(deliveries))
-        positions = _positions(deliveries)
+        positions = positions_of(deliveries)
         anomalies: list[pl.DataFrame] = []
         alerts: list[pl.DataFrame] = []
         windows = self._windows()
@@ -545,7 +551,7 @@ class Pipeline:
             found.drop("row", "series")
             .hstack(named)
             .hstack(origin)
-            .with_columns(_hours_of(found["ts"].to_numpy()), pl.col("ts").cast(TIMESTAMP))
+            .with_columns(hours_of(found["ts"].to_numpy()), pl.col("ts").cast(TIMESTAMP))
             .select(list(ANOMALIES.schema))
         )
 
@@ -611,7 +617,7 @@ class Pipeline:
     def _reconfigure(self) -> None:
         config = self._config_file.current()
         for line in self._config_file.problems:
-            self.problem(line)
+            self._tally.problem(line)
         if config is self._config:
             return
         log.info("aiops.yaml changed: %s replaces %s", config.digest, self._config.digest)
@@ -683,87 +689,10 @@ class Pipeline:
             for (index,), group in frame.group_by("delivery", maintain_order=True)
         ]
 
-    def _source(self, name: str) -> SourceProgress:
-        return self.progress.sources.setdefault(name, SourceProgress())
-
-    def _count(
-        self,
-        deliveries: list[Delivery],
-        new: NDArray[np.bool_],
-        intake: Intake,
-        fresh: NDArray[np.int64],
-        duplicate: NDArray[np.bool_],
-        conflicts: NDArray[np.int64],
-        taken: NDArray[np.int64],
-        quarantined: list[QuarantineEntry],
-    ) -> None:
-        names, source_of = np.unique([delivery.source for delivery in deliveries], return_inverse=True)
-        for delivery, is_new in zip(deliveries, new, strict=True):
-            if is_new:
-                source = self._source(delivery.source)
-                source.deliveries += 1
-                source.last_received_at = max(source.last_received_at, delivery.received_at)
-        for rows, counter in ((fresh, "points"), (taken[duplicate], "duplicates"), (conflicts, "conflicts")):
-            for name, count in zip(names, np.bincount(source_of[intake.delivery[rows]]), strict=False):
-                source = self._source(name)
-                setattr(source, counter, getattr(source, counter) + int(count))
-        newest = np.zeros(len(names), np.int64)
-        np.maximum.at(newest, source_of[intake.delivery[fresh]], intake.ts[fresh])
-        for name, at in zip(names, newest, strict=True):
-            source = self._source(name)
-            source.last_event_at = max(source.last_event_at, int(at))
-        for entry in quarantined:
-            self._source(entry.source).quarantined += 1
-        for name, count in intake.refused_series.items():
-            self._source(name).refused_series += count
-
-    def problem(self, text: str) -> None:
-        """Tell people: once, newest last, bounded."""
-        if text not in self.progress.problems:
-            log.error("%s", text)
-            self.progress.problems = [*self.progress.problems, text][-_PROBLEMS_KEPT:]
-
-    def _passed(self, stage: str, deliveries: list[Delivery]) -> None:
-        """Note how old the batch's first delivery is now that a stage is done."""
-        if deliveries:
-            first = min(delivery.received_at for delivery in deliveries)
-            self.progress.lag[stage] = round((time.time_ns() // 1000 - first) / MICROS_PER_SECOND, 3)
-
     def _write_progress(self) -> None:
-        now = time.time_ns() // 1000
-        self._rates.update(self.progress.sources)
-        self.progress.updated_at = now
-        self.progress.taken = dict(self._position)
-        self.progress.series = len(self._directory)
-        self.progress.open_alerts = self._book.open_count
-        self.progress.hours_closed = self._closer.closed
-        write_progress(self._home.live, self.progress)
+        self._tally.write(self._position, len(self._directory), self._book.open_count, self._closer.closed)
 
 
 def _in_force(config: Config) -> Statistics:
     """The settings of the statistics; turned off means that they leave every metric alone, so that events end."""
     return config.statistics if config.statistics.enabled else config.statistics.model_copy(update={"exclude": ("*",)})
-
-
-def _positions(deliveries: list[Delivery]) -> pl.DataFrame:
-    """source, received_at, writer, seq by delivery."""
-    return pl.DataFrame(
-        {
-            "source": [d.source for d in deliveries],
-            "received_at": [d.received_at for d in deliveries],
-            "writer": [d.writer for d in deliveries],
-            "seq": [d.seq for d in deliveries],
-        },
-        schema={"source": pl.String, "received_at": pl.Int64, "writer": pl.String, "seq": pl.Int64},
-    ).with_columns(pl.col("received_at").cast(TIMESTAMP))
-
-
-def _hours_of(ts: NDArray[np.int64]) -> pl.Series:
-    """Partition keys by row, formatted once for each distinct hour."""
-    hours, inverse = np.unique(ts // MICROS_PER_HOUR, return_inverse=True)
-    names = pl.Series("hour", [hour_key(int(hour) * MICROS_PER_HOUR) for hour in hours], pl.String)
-    return names.gather(inverse) if len(hours) != 1 else names.new_from_index(0, len(ts))
-
-
-def _change_id(host: str, kind: str, ts: Any, title: str) -> str:
-    return xxhash.xxh3_128_hexdigest(f"{host}\0{kind}\0{ts.isoformat()}\0{title}".encode())

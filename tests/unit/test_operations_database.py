@@ -21,6 +21,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from aiops_assets.incidents.store import IncidentStore
+from aiops_assets.live.fence import Fence
 from aiops_assets.operations import database
 from aiops_assets.operations.database import HEAD, UnknownSchema, change_number, changing, connect, reading, upgrade
 from aiops_assets.operations.leases import DatabaseLease, LeaseLost
@@ -253,3 +254,33 @@ def test_two_sessions_that_take_the_same_alerts_make_one_incident(url: str) -> N
     assert first.counts()["open"] == 40
     first.close()
     second.close()
+
+
+def test_of_two_hosts_on_one_database_one_works_and_the_other_follows(postgres: str) -> None:
+    first, second = Fence(postgres, "host-a"), Fence(postgres, "host-b")
+    assert first.acquire(lambda: False)
+    first.check()
+    assert not second.acquire(lambda: False)
+    first.release()
+    assert second.acquire(lambda: False)
+    second.check()
+    second.release()
+
+
+def test_a_host_that_stalled_past_its_row_must_not_commit_again(postgres: str) -> None:
+    stalled, other = Fence(postgres, "host-a", seconds=0.2), Fence(postgres, "host-b", seconds=30)
+    assert stalled.acquire(lambda: False)
+    until = time.monotonic() + 10
+    assert other.acquire(lambda: time.monotonic() < until)
+    with pytest.raises(LeaseLost):
+        stalled.check()
+    other.check()
+    other.release()
+
+
+def test_on_one_host_the_fence_does_nothing(tmp_path: Path) -> None:
+    fence = Fence(f"sqlite:///{tmp_path / 'operations.db'}", "only")
+    assert fence.acquire(lambda: False)
+    fence.check()
+    fence.release()
+    assert not (tmp_path / "operations.db").exists()

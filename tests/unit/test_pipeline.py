@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key
 from aiops_assets.incidents.store import IncidentStore
@@ -303,3 +307,52 @@ def test_a_change_without_an_alert_reaches_a_running_incident(settings: Settings
     store = IncidentStore(settings.paths.operations_url)
     (incident,) = store.list()
     assert [suspect.title for suspect in store.get(incident.incident_id).suspects] == ["shop 1.2 on db-1"]
+
+
+FORMAT = st.sampled_from(["telegraf", "generic", "collected", "nonsense", ""])
+TEMPLATES = [
+    b"cpu,host=a usage_idle=90,usage_user=5i 1790000000000000000\n",
+    b'{"metrics":[{"name":"m","tags":{"host":"h"},"fields":{"x":1.5},"timestamp":1790000000}]}',
+    b'[{"host":"h","metric":"m","value":NaN},{"host":"h","metric":"m","value":2,"ts":"2026-09-21T00:00:00Z"}]',
+    b'{"host":"../../x","ts":1790000000000000,"points":[{"metric":"\'; drop table","value":1e999}]}',
+    gzip.compress(b"m,host=<script> v=1 1790000000000000000"),
+    b"\xff\xfe\x00m v=1",
+]
+
+
+@st.composite
+def hostile_bodies(draw: st.DrawFn) -> bytes:
+    """Random bytes, or a valid payload cut, doubled or with bytes changed."""
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=300))
+    body = bytearray(draw(st.sampled_from(TEMPLATES)))
+    for _ in range(draw(st.integers(0, 4))):
+        body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))
+    return bytes(body[: draw(st.integers(0, len(body)))]) * draw(st.integers(1, 2))
+
+
+@settings_of_hypothesis(max_examples=20, deadline=None)
+@given(bodies=st.lists(st.tuples(FORMAT, hostile_bodies()), min_size=1, max_size=12))
+def test_every_hostile_delivery_ends_as_rows_or_in_quarantine(
+    tmp_path_factory: pytest.TempPathFactory, bodies: list[tuple[str, bytes]]
+) -> None:
+    settings = Settings(home=tmp_path_factory.mktemp("hostile"))
+    settings.paths.create()
+    with SegmentWriter(settings.paths.landing, "gateway", max_bytes=1 << 20, max_age_seconds=60) as writer:
+        for number, (name, body) in enumerate(bodies):
+            received = NOW + number * MICROS_PER_SECOND
+            delivery = Delivery(f"d{number}", received, "test", "", body, {"format": name} if name else {})
+            writer.append_deliveries([delivery])
+    pipeline = opened(settings)
+    drain(pipeline)
+    rows = stored(pipeline)
+    received_with_rows = set(rows["received_at"].dt.epoch("us")) | set(
+        pipeline.lake.read("changes")["received_at"].dt.epoch("us")
+    )
+    quarantined = {entry.delivery_id for entry in Quarantine(settings.paths.quarantine).entries()}
+    repeated = pipeline.progress.sources["test"].duplicates
+    for number in range(len(bodies)):
+        accounted = f"d{number}" in quarantined or NOW + number * MICROS_PER_SECOND in received_with_rows
+        assert accounted or repeated, bodies[number]
+    assert rows["value"].is_finite().all()
+    assert rows.select("series_id", "ts").is_unique().all()
