@@ -133,7 +133,7 @@ def _drain(
                 outcome.alerts += report.alerts
                 tell(pipeline, report, False)
                 # A backlog is drained at full speed; a trickle is gathered into batches.
-                if report.points < 10_000:
+                if not pipeline.waiting():
                     time.sleep(max(0.0, BATCH_SECONDS - (time.monotonic() - began)))
             continue
         if began - last_idle >= IDLE_SECONDS:
