@@ -394,8 +394,8 @@ def banner(settings: Settings, config: Config, waiting: Sequence[str], seconds: 
         ("works now", f"{rules} absolute rules (filesystem, memory, processor, temperature, silence …)"),
         (
             "learning",
-            f"statistics compare with closed hours: {learned}; trailing hours count from the first, "
-            "the same hour of the week from the second week on",
+            f"statistics, {learned}: notices after a day of data, seasons from the fifth day, warnings from the second "
+            "week (drastic ones sooner)",
         ),
     ]
     ready = f"The platform is ready after {seconds:.0f} s"

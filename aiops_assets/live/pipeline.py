@@ -189,6 +189,21 @@ class Pipeline:
         """What is told about the session; rewritten to disk after every batch."""
         return self._tally.progress
 
+    def running_incidents(self) -> pl.DataFrame:
+        """Incidents that are not resolved, the most pressing first: incident_id, priority, state, title, hosts."""
+        running = [incident for incident in self._store.list() if incident.state != "resolved"]
+        return pl.DataFrame(
+            [(i.incident_id, i.priority, i.state, i.title, ", ".join(i.hosts)) for i in running],
+            schema={
+                "incident": pl.String,
+                "priority": pl.Int32,
+                "state": pl.String,
+                "title": pl.String,
+                "hosts": pl.String,
+            },
+            orient="row",
+        )
+
     @property
     def _checkpoints(self) -> Any:
         return self._home.live / "state"

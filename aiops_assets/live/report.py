@@ -7,8 +7,10 @@ gathered, and what is due is told a few partitions at a time, so that telling ne
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import polars as pl
 
 from aiops_assets.lake.quality import describe, evaluate
 from aiops_assets.lake.report import CheckResult, Report, SourceDrops, TouchedPartition
@@ -23,6 +25,7 @@ _IN_FULL = 2
 #: and with their row counts only: an import of old history touches thousands of hours
 _IN_SHORT = 50
 _REMEMBERED = 1_000
+_INCIDENTS_SHOWN = 5
 
 
 @dataclass(slots=True)
@@ -33,10 +36,16 @@ class _Pending:
 
 
 class Reporter:
-    """Gathers batch reports and says which part of them is due. ``start`` is what sources had delivered before."""
+    """Gathers batch reports and says which part of them is due.
 
-    def __init__(self, lake: Lake, start: Progress) -> None:
+    ``start`` is what sources had delivered before, ``running_incidents`` gives the rows to show of ``incidents``.
+    """
+
+    def __init__(self, lake: Lake, start: Progress, running_incidents: Callable[[], pl.DataFrame]) -> None:
         self._lake = lake
+        self._running_incidents = running_incidents
+        self._touched_incidents: set[str] = set()
+        self._incidents_told_at = -INTERVAL_SECONDS
         self._at_start = {name: source.model_copy() for name, source in start.sources.items()}
         self._pending: dict[tuple[str, str | None], _Pending] = {}
         self._sources: dict[str, SourceProgress] = {}
@@ -44,6 +53,7 @@ class Reporter:
 
     def add(self, report: BatchReport) -> None:
         """Remember what a batch did."""
+        self._touched_incidents.update(report.incidents)
         for key, (added, newest) in report.touched.items():
             entry = self._pending.setdefault(key, _Pending())
             entry.added += added
@@ -68,10 +78,19 @@ class Reporter:
             partitions.append(describe(self._lake, table, partition, entry.added, entry.newest))
             checks += evaluate(self._lake, table, [partition] if partition is not None else None)
         partitions += self._in_short(in_short)
+        partitions += self._incidents_due(now, final)
         for key in (*in_full, *in_short):
             self._pending[key].added, self._pending[key].told_at = 0, now
         self._forget_old()
         return Report(tuple(partitions), tuple(self._sources_due(progress, now, final)), tuple(checks))
+
+    def _incidents_due(self, now: float, final: bool) -> list[TouchedPartition]:
+        """``incidents`` lives in the operations database, so it is described from there."""
+        if not self._touched_incidents or not (final or now - self._incidents_told_at >= INTERVAL_SECONDS):
+            return []
+        running = self._running_incidents()
+        touched, self._touched_incidents, self._incidents_told_at = len(self._touched_incidents), set(), now
+        return [TouchedPartition("incidents", None, running.height, touched, preview=running.head(_INCIDENTS_SHOWN))]
 
     def _in_short(self, keys: Sequence[tuple[str, str | None]]) -> list[TouchedPartition]:
         """Partitions with their row counts from Delta's statistics, without looking at any row."""

@@ -31,7 +31,7 @@ def run_session(context: dg.OpExecutionContext) -> Outcome:
 
     def tell(pipeline: Pipeline, report: BatchReport, final: bool) -> None:
         if not reporters:
-            reporters.append(Reporter(pipeline.lake, pipeline.started_with))
+            reporters.append(Reporter(pipeline.lake, pipeline.started_with, pipeline.running_incidents))
         reporters[0].add(report)
         due = reporters[0].due(pipeline.progress, final=final)
         arrivals = on_arrival(due.sources, settings.paths.collector, time.time_ns() // 1000) if due.sources else []
