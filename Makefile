@@ -41,7 +41,7 @@ types: $(STAMP)
 
 tests: $(STAMP)
 	@.ci/system-packages
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m 'not soak'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak'
 
 soak: $(STAMP) ## long fault runs: a hundred kills and more
 	$(BIN)/python -m pytest -m soak --timeout 3600
