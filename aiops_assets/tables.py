@@ -212,7 +212,7 @@ ALERTS = Table(
         Column("fingerprint", pl.String(), "what the alert is about: kind, name and series"),
         Column("kind", pl.String(), "rule, anomaly, absence or external"),
         Column("name", pl.String(), "the rule or detector"),
-        Column("state", pl.String(), "firing, resolved or suppressed"),
+        Column("state", pl.String(), "firing, resolved, suppressed or withdrawn"),
         Column("severity_number", pl.Int32(), "OpenTelemetry severity 1 to 24"),
         Column("host", pl.String(), "the host"),
         Column("metric", pl.String(), "the metric", nullable=True),
@@ -228,6 +228,71 @@ ALERTS = Table(
         Column("suppressed_by", pl.String(), "window_id and reason when suppressed", nullable=True),
         Column("amended_by", pl.String(), "why a later revision corrected it", nullable=True),
         *_POSITION,
+    ),
+)
+
+ALERT_DECISIONS = Table(
+    "alert_decisions",
+    "What closed hours decide about alerts, as derived from their pinned inputs: without silences, with every revision.",
+    key=("alert_id", "revision", "receipt_revision"),
+    partition="hour",
+    time_column="changed_at",
+    owner=OPERATIONS,
+    sort=("receipt_revision", "changed_at", "alert_id", "revision"),
+    columns=(
+        Column("receipt_revision", pl.Int32(), "the revision of the hour's receipt that this belongs to"),
+        *(column for column in ALERTS.columns if column.name not in {"suppressed_by", "amended_by"}),
+    ),
+)
+
+HOUR_RECEIPTS = Table(
+    "hour_receipts",
+    "What every closed hour was derived from and what came out: enough to derive it again and compare.",
+    key=("table", "hour", "revision"),
+    partition="hour",
+    time_column="hour_start",
+    columns=(
+        Column("table", pl.String(), "the table whose hour was closed: metric_points"),
+        Column("hour_start", TIMESTAMP, "first instant of the hour"),
+        Column("revision", pl.Int32(), "1 at closing, one more for each amendment"),
+        Column("reason", pl.String(), "closed, late rows, backfill, restated, rows removed"),
+        Column("derived_at", TIMESTAMP, "wall-clock time of the derivation"),
+        Column("rows", pl.Int64(), "rows of the hour that it was derived from"),
+        Column("late_rows", pl.Int64(), "rows among them that no earlier revision had (0 at closing)"),
+        Column("positions", pl.String(), "ingest positions up to which rows counted: JSON, writer to segment"),
+        Column("input_hash", pl.String(), "hash of those rows"),
+        Column(
+            "config", pl.String(), "JSON: [[from event time in microseconds or null, digest in config_versions], …]"
+        ),
+        Column("baselines", pl.String(), "JSON: [[hour, version replaced or null, version], …] learnt at its start"),
+        Column("state_in", pl.String(), "JSON: hours and revisions whose final state was handed over"),
+        Column("state_in_hash", pl.String(), "hash of the detector state at the start of the hour"),
+        Column("state_out_hash", pl.String(), "hash of the detector state at its end"),
+        Column("baseline_version", pl.Int32(), "version of the baselines that closing it computed"),
+        Column("baseline_hash", pl.String(), "hash of those baselines"),
+        Column("anomalies", pl.Int64(), "rows of anomalies in the hour"),
+        Column("anomalies_hash", pl.String(), "hash of those rows"),
+        Column("decisions", pl.Int64(), "rows of alert_decisions in the hour"),
+        Column("decisions_hash", pl.String(), "hash of those rows"),
+        Column("raised", pl.Int64(), "alerts that an amendment added"),
+        Column("amended", pl.Int64(), "alerts that it corrected"),
+        Column("withdrawn", pl.Int64(), "alerts that it withdrew"),
+        Column("windows", pl.String(), "JSON: maintenance windows and silences known then"),
+        Column("detector_version", pl.String(), "version of the detector"),
+        Column("code_version", pl.String(), "hash of the platform's code"),
+        Column("libraries", pl.String(), "JSON: versions of Python and of the libraries that compute"),
+    ),
+)
+
+CONFIG_VERSIONS = Table(
+    "config_versions",
+    "Every version of the rules and detector settings that judged an hour.",
+    key=("config_digest",),
+    owner=OPERATIONS,
+    columns=(
+        Column("config_digest", pl.String(), "hash of the document"),
+        Column("document", pl.String(), "rules and settings as canonical JSON"),
+        Column("first_used", TIMESTAMP, "when it was first in force"),
     ),
 )
 
@@ -258,5 +323,18 @@ INCIDENTS = Table(
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (METRIC_POINTS, SERIES, BASELINES, ENTITIES, CHANGES, MAINTENANCE, ANOMALIES, ALERTS, INCIDENTS)
+    for table in (
+        METRIC_POINTS,
+        SERIES,
+        BASELINES,
+        HOUR_RECEIPTS,
+        CONFIG_VERSIONS,
+        ENTITIES,
+        CHANGES,
+        MAINTENANCE,
+        ANOMALIES,
+        ALERTS,
+        ALERT_DECISIONS,
+        INCIDENTS,
+    )
 }
