@@ -238,6 +238,43 @@ class Grouping(_Model):
     )
 
 
+def _kept(value: object) -> float | None:
+    return None if value is None or value == "forever" else parse_duration(value)
+
+
+#: how long rows stay, in seconds; ``None`` for ever
+Kept = Annotated[Annotated[float, Field(ge=86_400)] | None, BeforeValidator(_kept)]
+_DAY = 86_400.0
+
+
+class Retention(_Model):
+    """How long the rows of each table stay, at least a day: ``90d``, ``52w`` or ``forever``."""
+
+    metric_points: Kept = 180 * _DAY
+    baselines: Kept = 400 * _DAY
+    anomalies: Kept = 400 * _DAY
+    alert_decisions: Kept = 400 * _DAY
+    hour_receipts: Kept = 800 * _DAY
+    alerts: Kept = 800 * _DAY
+    changes: Kept = 800 * _DAY
+    incidents: Kept = None
+
+    @model_validator(mode="after")
+    def _what_explains_stays_longer(self) -> Retention:
+        points = self.metric_points
+        for name in ("baselines", "hour_receipts", "alerts", "incidents"):
+            kept = getattr(self, name)
+            if kept is not None and (points is None or kept < points):
+                raise ValueError(f"'{name}' must stay at least as long as 'metric_points': it says what they meant")
+        return self
+
+    @property
+    def days(self) -> dict[str, float | None]:
+        """Table → days, ``None`` for ever."""
+        kept = {name: getattr(self, name) for name in Retention.model_fields}
+        return {name: None if seconds is None else seconds / _DAY for name, seconds in kept.items()}
+
+
 class Collect(_Model):
     host: HostCollection = HostCollection()
 
@@ -257,6 +294,7 @@ class Config(_Model):
     statistics: Statistics = Statistics()
     maintenance: tuple[Window, ...] = ()
     grouping: Grouping = Grouping()
+    retention: Retention = Retention()
     priority: Mapping[str, Annotated[int, Field(ge=1, le=5)]] = Field(
         default_factory=lambda: dict(DEFAULT_PRIORITY), description="'impact/urgency' → priority, nine entries"
     )

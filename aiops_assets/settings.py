@@ -44,11 +44,18 @@ class Settings(BaseSettings):
     session_seconds: float = Field(1800, description="a live session hands over to its successor after this time")
     session_quiet_seconds: float = Field(120, description="or ends when nothing has arrived for this long")
     session_batch_bytes: int = Field(64 * MEBIBYTE, description="most landing bytes taken in one micro-batch")
-    checkpoint_seconds: float = Field(15, description="how often the session saves its detector state")
     close_grace_seconds: float = Field(120, description="an hour closes when event time is this far past its end")
     max_future_seconds: float = Field(600, description="points further in the future are quarantined")
-    max_past_days: float = Field(7_300, description="points further in the past are quarantined")
+    late_hours: float = Field(48, description="points that come later than this are quarantined, unless sent as history")
+    max_past_days: float = Field(7_300, description="history further in the past is quarantined")
     max_series_per_source: int = Field(250_000, description="series of one source beyond this are refused, visibly")
+
+    dbt_project: Path = Field(
+        Path(__file__).resolve().parents[1] / "dbt", description="the dbt project; the one beside the package"
+    )
+    marts_memory: str = Field("1GB", description="most memory that DuckDB takes for marts and `aiops query`")
+    time_zone: str = Field("UTC", description="time zone in which teams work, for alert load per shift")
+    shifts: str = Field("08-16,16-24,00-08", description="shifts of a day in that zone, hours from-to")
 
     partitions_start: date = Field(date(2020, 1, 1), description="first day that the asset graph has partitions for")
 
@@ -76,6 +83,10 @@ class Home:
         self.quarantine = root / "quarantine"
         self.keys = root / "keys"
         self.logs = root / "logs"
+        #: parquet files that the dbt project writes; all of it can be built again from the lake
+        self.marts = root / "marts"
+        #: what lake care remembers: files found whole, files without a use, what was set aside
+        self.care = root / "care"
         #: leases, checkpoints and progress of live sessions
         self.live = root / "live"
         #: the collector's device state and its status file

@@ -301,6 +301,7 @@ INCIDENTS = Table(
     "Daily snapshot of the incidents in the operations database.",
     key=("incident_id",),
     partition="day",
+    schema_version=2,
     time_column="snapshot_at",
     owner=OPERATIONS,
     columns=(
@@ -318,6 +319,16 @@ INCIDENTS = Table(
         Column("opened_at", TIMESTAMP, "when the platform opened it"),
         Column("acknowledged_at", TIMESTAMP, "first acknowledgement", nullable=True),
         Column("resolved_at", TIMESTAMP, "last resolution", nullable=True),
+        Column("resolved_by", pl.String(), "who resolved it last; aiops when it resolved itself", nullable=True),
+        Column("first_resolved_at", TIMESTAMP, "first resolution, kept when it was reopened", nullable=True),
+        Column("reopened", pl.Int32(), "how often it was reopened, by a person or by a new alert", nullable=True),
+        Column("merged_into", pl.String(), "the incident that took over its alerts", nullable=True),
+        Column("alerts", pl.Int32(), "member alerts that count: neither suppressed nor withdrawn", nullable=True),
+        Column("suppressed_alerts", pl.Int32(), "member alerts that a window or silence suppressed", nullable=True),
+        Column("withdrawn_alerts", pl.Int32(), "member alerts that an amendment withdrew", nullable=True),
+        Column("kinds", pl.List(pl.String()), "kinds of the alerts that count, sorted", nullable=True),
+        Column("ended_at", TIMESTAMP, "event time at which the last member alert ended", nullable=True),
+        Column("updated_at", TIMESTAMP, "when anything about it last changed", nullable=True),
     ),
 )
 

@@ -16,10 +16,13 @@ from aiops_assets.cli.evaluate import evaluate
 from aiops_assets.cli.incidents import alerts, incidents
 from aiops_assets.cli.ingest import ingest
 from aiops_assets.cli.keys import keys
+from aiops_assets.cli.marts import marts
 from aiops_assets.cli.output import Commands
 from aiops_assets.cli.quarantine import quarantine
+from aiops_assets.cli.query import query
 from aiops_assets.cli.reload import reload
 from aiops_assets.cli.rules import rules
+from aiops_assets.cli.shadow import shadow
 from aiops_assets.cli.silence import silence
 from aiops_assets.cli.status import status
 from aiops_assets.cli.try_out import try_
@@ -36,7 +39,18 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command("try")(try_)
-for command in (status, alerts, ingest, doctor, services.init, reload, services.gateway, services.collect):
+for command in (
+    status,
+    alerts,
+    query,
+    ingest,
+    shadow,
+    doctor,
+    services.init,
+    reload,
+    services.gateway,
+    services.collect,
+):
     app.command()(command)
-for sub in (incidents, silence, rules, quarantine, keys, config, evaluate):
+for sub in (incidents, silence, rules, quarantine, keys, config, marts, evaluate):
     app.add_typer(sub)

@@ -1,33 +1,60 @@
 """The learning code location: what runs on schedules beside the live plane, and may import what it likes in functions.
 
-What belongs here: snapshots, housekeeping, and later training, forecasts and marts. What does not: anything between a
+What belongs here: snapshots, housekeeping, marts, and later training and forecasts. What does not: anything between a
 drop and its incident (``definitions.live``).
 """
 
 from __future__ import annotations
+
+import logging
 
 import dagster as dg
 
 from aiops_assets.incidents.assets import SNAPSHOT, snapshot_asset
 from aiops_assets.incidents.checks import snapshot_has_each_incident_once
 from aiops_assets.lake.io_manager import DeltaIOManager
+from aiops_assets.marts.assets import GROUP as MARTS
+from aiops_assets.marts.assets import mart_assets
+from aiops_assets.marts.project import ProjectProblem
 from aiops_assets.settings import Settings, load_settings
 from jobs.incidents import snapshot_job, snapshot_schedule
+from jobs.marts import marts_job, marts_schedule
+from jobs.tags import learning_tags
 from jobs.upkeep import event_log_prune, lake_upkeep, upkeep_schedules
 from sensors.automation import automation_sensor
+
+log = logging.getLogger(__name__)
 
 
 def build_definitions(settings: Settings | None = None) -> dg.Definitions:
     """All definitions of the learning location; tests hand in their own settings."""
     settings = settings or load_settings()
     job = snapshot_job()
-    return dg.Definitions(
+    core = dg.Definitions(
         assets=[snapshot_asset()],
         asset_checks=[snapshot_has_each_incident_once],
         jobs=[job, event_log_prune, lake_upkeep],
         schedules=[snapshot_schedule(job), *upkeep_schedules()],
         sensors=[automation_sensor("learning_automation", dg.AssetSelection.assets(SNAPSHOT), 60)],
         resources={"settings": settings, "lake_io": DeltaIOManager(root=settings.paths.lake)},
+    )
+    return dg.Definitions.merge(core, _marts(settings))
+
+
+def _marts(settings: Settings) -> dg.Definitions:
+    """The marts with their job, schedule and sensor; a dbt project that cannot be used costs these alone."""
+    try:
+        assets = mart_assets(settings)
+    except ProjectProblem as problem:
+        log.error("the asset graph has no marts: %s", problem)
+        return dg.Definitions()
+    job = marts_job()
+    tags = dict(learning_tags(7200))
+    return dg.Definitions(
+        assets=assets,
+        jobs=[job],
+        schedules=[marts_schedule(job)],
+        sensors=[automation_sensor("marts_automation", dg.AssetSelection.groups(MARTS), 60, run_tags=tags)],
     )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -122,8 +122,8 @@ class BatchRows:
         return cls(np.empty(0, np.int64), [], np.empty(0, np.int64))
 
     def position(self, row: int, at: int) -> tuple[int, str, int]:
-        """Ingest position of a row; of the last one when no row decided; (``at``, "", 0) when there are none."""
-        if not len(self.received_at):
+        """Ingest position of a row; (``at``, "", 0) when no row decided."""
+        if row < 0 or not len(self.received_at):
             return at, "", 0
         return int(self.received_at[row]), self.writer[row], int(self.seq[row])
 
@@ -175,6 +175,7 @@ class _Closed:
     started_at: int
     revision: int
     reopened: int
+    series_id: int | None
 
 
 class AlertBook:
@@ -251,7 +252,7 @@ class AlertBook:
             if not windows and alert.state == FIRING:
                 continue
             at = max(watermark, alert.changed_at)
-            window = _covering(windows, at, alert.host, alert.name, alert.labels)
+            window = covering(windows, at, alert.host, alert.name, alert.labels)
             explanation = window.explanation if window else None
             if explanation == alert.suppressed_by:
                 continue
@@ -278,7 +279,9 @@ class AlertBook:
             if row["state"] == "resolved":
                 # Of a reopened alert the table does not say when it started last: before it ended.
                 started_at = row["ends_at"] - 1 if reopened else row["starts_at"]
-                closed = _Closed(row["starts_at"], row["ends_at"], started_at, row["revision"], reopened)
+                closed = _Closed(
+                    row["starts_at"], row["ends_at"], started_at, row["revision"], reopened, row["series_id"]
+                )
                 self._remember(row["fingerprint"], closed)
             else:
                 kept = {name: row[name] for name in _Open.__dataclass_fields__ if name in row}
@@ -290,17 +293,54 @@ class AlertBook:
                     decided_at=row["changed_at"],
                 )
 
-    def state(self) -> dict[str, Any]:
-        """Everything, as JSON-able values; ``load`` restores it exactly."""
+    def export(self) -> dict[str, Any]:
+        """Everything as JSON-able values, in an order that follows from them alone."""
         return {
-            "open": [_fields(alert) for alert in self._open.values()],
-            "closed": {key: _fields(closed) for key, closed in self._closed.items()},
+            "open": [_fields(self._open[key]) for key in sorted(self._open)],
+            "closed": {key: _fields(self._closed[key]) for key in sorted(self._closed)},
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore a ``state``."""
+    def adopt_state(self, state: Mapping[str, Any]) -> None:
+        """Take over an ``export`` in place of everything."""
         self._open = {entry["fingerprint"]: _Open(**entry) for entry in state["open"]}
         self._closed = {key: _Closed(**entry) for key, entry in state["closed"].items()}
+
+    def forget(self, before: int) -> None:
+        """Forget what ended so long before an instant (µs) that nothing from then on can reopen it."""
+        self._closed = {key: closed for key, closed in self._closed.items() if closed.ends_at >= before - REOPEN_WITHIN}
+
+    def open_rows(self) -> pl.DataFrame:
+        """The open alerts as they stand."""
+        return _frame([_row(alert, (alert.changed_at, "", 0)) for alert in self._open.values()])
+
+    def ended_at(self) -> dict[str, int]:
+        """alert_id → end (µs) of alerts that ended lately."""
+        return {alert_id(key, closed.starts_at): closed.ends_at for key, closed in self._closed.items()}
+
+    def ended_starts(self) -> dict[str, int]:
+        """alert_id → start (µs) of alerts that ended lately."""
+        return {alert_id(key, closed.starts_at): closed.starts_at for key, closed in self._closed.items()}
+
+    def rebase(self, derived: AlertBook, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on from what was derived anew; what people were told of it stays: revision, suppression.
+
+        Args:
+            derived: a book without regard to windows.
+            told: alert_id → newest row of ``tables.ALERTS`` (times in µs).
+        """
+        self._open, self._closed = {}, {}
+        for key, alert in derived._open.items():
+            mine = _Open(**_fields(alert))
+            row = told.get(alert.alert_id)
+            if row is not None:
+                mine.revision = row["revision"]
+                if row["state"] == "suppressed":
+                    mine.state, mine.suppressed_by = "suppressed", row["suppressed_by"]
+                    mine.suppressed_until = None
+            self._open[key] = mine
+        for key, closed in derived._closed.items():
+            row = told.get(alert_id(key, closed.starts_at))
+            self._closed[key] = replace(closed, revision=row["revision"]) if row is not None else closed
 
     def _start(
         self,
@@ -326,8 +366,8 @@ class AlertBook:
         until: int | None = None
         suppressed_by: str | None = None
         if self._history_after is not None and late > self._history_after:
-            suppressed_by = f"{_HISTORY}received {duration(late / MICROS_PER_SECOND)} after it happened"
-        elif window := _covering(windows, transition.at, series["host"], transition.name, labels):
+            suppressed_by = history_reason(late)
+        elif window := covering(windows, transition.at, series["host"], transition.name, labels):
             suppressed_by, until = window.explanation, window.ends_at
         evidence = dict(transition.evidence)
         if reopened:
@@ -403,7 +443,9 @@ class AlertBook:
         )
         alert.value, alert.evidence = _finite(transition.value), _json(evidence)
         rows.append(_row(alert, position, ends_at=transition.at))
-        closed = _Closed(alert.starts_at, transition.at, alert.started_at, alert.revision, alert.reopened)
+        closed = _Closed(
+            alert.starts_at, transition.at, alert.started_at, alert.revision, alert.reopened, alert.series_id
+        )
         self._remember(key, closed)
 
     def _remember(self, key: str, closed: _Closed) -> None:
@@ -441,7 +483,12 @@ def present(alerts: Frame) -> Frame:
     return alerts.filter(pl.col("revision") == pl.col("revision").max().over("alert_id"))
 
 
-def _covering(windows: Sequence[Suppression], at: int, host: str, name: str, labels: str) -> Suppression | None:
+def history_reason(late: int) -> str:
+    """Why an alert about history is suppressed; ``late`` is in µs."""
+    return f"{_HISTORY}received {duration(late / MICROS_PER_SECOND)} after it happened"
+
+
+def covering(windows: Sequence[Suppression], at: int, host: str, name: str, labels: str) -> Suppression | None:
     """The window that covers an alert; of several, the one that lasts longest."""
     covering = [window for window in windows if window.covers(at, host, name, labels)]
     return max(covering, key=lambda window: (window.ends_at, window.window_id), default=None)

@@ -59,6 +59,8 @@ Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Slots = NDArray[np.int32]
 State = dict[str, NDArray[Any]]
+#: digest of a rule, or "coverage" → its arrays; ``series_id`` names the series of their last axis
+Portable = dict[str, State]
 
 #: two bad points further apart do not count as one bad stretch, unless the series always comes so seldom
 GAP = 900 * MICROS_PER_SECOND
@@ -137,12 +139,15 @@ class RuleEngine:
             if absence:
                 self._coverage.add(step.ts if received_at is None else np.minimum(step.ts, received_at[step.row]))
             for judge, index, slots in selected:
-                judge.take(slots, step.ts[index], step.value[index], step.row[index], found)
+                if isinstance(judge, _AbsenceRule):
+                    judge.note(step.series[index], slots, step.ts[index], step.row[index])
+                else:
+                    judge.take(slots, step.ts[index], step.value[index], step.row[index], found)
         if absence:
             self._coverage.settle()
             for rule in absence:
                 rule.settle(self._coverage, received_at, found)
-        return _in_order(found)
+        return self._in_order(found)
 
     def reported(self, ts: Int) -> None:
         """Event times (int64, microseconds) at which series reported that are not handed to ``process``."""
@@ -155,7 +160,7 @@ class RuleEngine:
         found, self._ended = self._ended, []
         for judge in self._rules:
             judge.lapse(watermark, self._coverage, found)
-        return _in_order(found)
+        return self._in_order(found)
 
     def replace(self, rules: Sequence[Rule], directory: pl.DataFrame) -> None:
         """Put other rules in force. Rules that judge as before keep their state; what others had open ends.
@@ -199,12 +204,47 @@ class RuleEngine:
             else:
                 self._ended += _ends_of_forgotten(digest, own)
 
+    def export(self) -> Portable:
+        """What is not as at the beginning, by series_id: the same for the same points, whatever the numbers are."""
+        return {
+            "coverage": self._coverage.state(),
+            **{judge.digest: _by_series_id(judge.export(), self._series.series_id) for judge in self._rules},
+        }
+
+    def adopt(self, portable: Portable, number_of: Callable[[Int], NDArray[np.int32]]) -> None:
+        """Take over an ``export`` of an engine with the same rules, in place of everything learnt.
+
+        Args:
+            number_of: series numbers (int32, -1: unknown, left out) of series_ids (int64).
+
+        Raises:
+            ValueError: the export is of other rules.
+        """
+        mine = {judge.digest for judge in self._rules}
+        if mine != set(portable) - {"coverage"}:
+            raise ValueError(f"the state is of other rules: {sorted(mine ^ (set(portable) - {'coverage'}))}")
+        self._coverage.load(portable["coverage"])
+        self._ended = []
+        for judge in self._rules:
+            entries = portable[judge.digest]
+            numbers = number_of(entries["series_id"])
+            known = numbers >= 0
+            judge.adopt(numbers[known], {name: array[..., known] for name, array in entries.items()})
+
     def _judge(self, rule: Rule) -> _SeriesRule | _AbsenceRule:
         return _KINDS[rule.kind](rule, self._series)
 
+    def _in_order(self, found: list[Transition]) -> list[Transition]:
+        ids = self._series.series_id
+        return sorted(found, key=lambda transition: (transition.at, int(ids[transition.series]), transition.name))
 
-def _in_order(found: list[Transition]) -> list[Transition]:
-    return sorted(found, key=lambda transition: (transition.at, transition.series, transition.name))
+
+def _by_series_id(entries: State, series_id: Int) -> State:
+    """Slots in order of their series_id; ``series`` (numbers) gives way to ``series_id``."""
+    ids = series_id[entries["series"]]
+    order = np.argsort(ids, kind="stable")
+    named = {name: np.ascontiguousarray(array[..., order]) for name, array in entries.items() if name != "series"}
+    return {"series_id": ids[order], **named}
 
 
 def _digest(rule: Rule) -> str:
@@ -267,17 +307,32 @@ class _Columns:
         for name in self._fields:
             self._arrays[name][..., : state[name].shape[-1]] = state[name]
 
+    def pick(self, slots: NDArray[Any]) -> State:
+        """Copies of some slots."""
+        return {name: self._arrays[name][..., slots] for name in self._fields}
+
+    def put(self, slots: NDArray[Any], entries: Mapping[str, NDArray[Any]]) -> None:
+        """Everything as at the beginning except for some slots; fields that ``entries`` lacks stay as they are."""
+        for name, (_, fill, _) in self._fields.items():
+            if name in entries:
+                self._arrays[name][...] = fill
+                self._arrays[name][..., slots] = entries[name]
+
 
 class _SeriesFacts:
     """What the engine needs to know of every series, by number."""
 
     def __init__(self) -> None:
         self.units: list[str | None] = []
-        self._columns = _Columns(counter=(np.bool_, False))
+        self._columns = _Columns(counter=(np.bool_, False), series_id=(np.int64, 0))
 
     @property
     def counter(self) -> Bool:
         return self._columns["counter"]
+
+    @property
+    def series_id(self) -> Int:
+        return self._columns["series_id"]
 
     def grow(self, new: pl.DataFrame) -> None:
         first = len(self.units)
@@ -286,6 +341,7 @@ class _SeriesFacts:
         self.units += new["unit"].to_list()
         self._columns.grow(len(new))
         self._columns["counter"][first : len(self.units)] = (new["kind"] == "counter").fill_null(False).to_numpy()
+        self._columns["series_id"][first : len(self.units)] = new["series_id"].to_numpy()
 
 
 class _Matched:
@@ -416,6 +472,15 @@ class _SeriesRule(_Matched):
         self._columns.load(state)
         self._active["active"][: len(self)] = self._columns.used("since") != _NEVER
 
+    def export(self) -> State:
+        """Slots that are not as at the beginning, with ``series`` numbers."""
+        return self._columns.pick(np.flatnonzero(self._columns.used("since") != _NEVER))
+
+    def adopt(self, numbers: NDArray[np.int32], entries: State) -> None:
+        """Put entries of an ``export`` in place of everything; ``numbers`` says which series they are of."""
+        self._columns.put(self._slot_of["slot"][numbers], entries)
+        self._active["active"][: len(self)] = self._columns.used("since") != _NEVER
+
     def _end_stale(self, slots: NDArray[Any], row: NDArray[Any], found: list[Transition]) -> None:
         for slot, at_row in zip(slots.tolist(), row.tolist(), strict=True):
             at = int(self._columns["last"][slot]) + STALE
@@ -527,6 +592,14 @@ class _SampledRule(_SeriesRule):
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         super().load(state)
         self._ring.load(state)
+
+    def export(self) -> State:
+        slots = np.flatnonzero((self._columns.used("since") != _NEVER) | (self._ring.used("head") != 0))
+        return {**self._columns.pick(slots), **self._ring.pick(slots)}
+
+    def adopt(self, numbers: NDArray[np.int32], entries: State) -> None:
+        super().adopt(numbers, entries)
+        self._ring.put(self._slot_of["slot"][numbers], entries)
 
     def _sample(self, slots: Slots, place: Int) -> tuple[Int, Float]:
         at = place & _RING
@@ -698,7 +771,7 @@ class _Line:
 
 
 class _AbsenceRule(_Matched):
-    """Silence of hosts. A slot is a host; its first matched series stands for it."""
+    """Silence of hosts. A slot is a host; the series that reported last stands for it (of several, the smallest id)."""
 
     def __init__(self, rule: Rule, series: _SeriesFacts) -> None:
         super().__init__(rule, series)
@@ -712,7 +785,7 @@ class _AbsenceRule(_Matched):
             firing=(np.bool_, False),
             at=(np.int64, _NEVER),  # when the present silence fired
         )
-        self._taken: list[tuple[Slots, Int, Int]] = []
+        self._taken: list[tuple[NDArray[np.int32], Slots, Int, Int]] = []
         self._series_count = 0
 
     def __len__(self) -> int:
@@ -730,23 +803,24 @@ class _AbsenceRule(_Matched):
         fresh, where = np.unique(slots, return_index=True)
         self._columns["series"][fresh[fresh >= first]] = numbers[where[fresh >= first]]
 
-    def take(self, slots: Slots, ts: Int, value: Float, row: Int, found: list[Transition]) -> None:
+    def note(self, series: NDArray[np.int32], slots: Slots, ts: Int, row: Int) -> None:
         """Remember points until ``settle``: those of one host may come in any order within a batch."""
-        self._taken.append((slots, ts, row))
+        self._taken.append((series, slots, ts, row))
 
     def settle(self, coverage: _Coverage, received_at: Int | None, found: list[Transition]) -> None:
         """Judge the gaps between the points taken."""
         if not self._taken:
             return
-        slots, ts, row = (np.concatenate(parts) for parts in zip(*self._taken, strict=True))
+        series, slots, ts, row = (np.concatenate(parts) for parts in zip(*self._taken, strict=True))
         self._taken = []
-        order = np.lexsort((ts, slots))
-        slots, ts, row = slots[order], ts[order], row[order]
+        order = np.lexsort((-self._facts.series_id[series], ts, slots))
+        series, slots, ts, row = series[order], slots[order], ts[order], row[order]
         live = np.ones(len(ts), bool) if received_at is None else received_at[row] - ts <= LIVE
         columns = self._columns
         first = np.r_[True, slots[1:] != slots[:-1]]
         last = columns["last"][slots]
         before = np.where(first, last, np.maximum(np.r_[_NEVER, ts[:-1]], last))
+        holder = np.where(before == last, columns["series"][slots], np.r_[np.int32(-1), series[:-1]])
         before_live = np.where(before == last, columns["live"][slots], np.r_[False, live[:-1]])
         gap = np.flatnonzero((before != _NEVER) & before_live & (ts - before > self._hold))
         clock = coverage.clock(self._hold // 2)
@@ -756,17 +830,20 @@ class _AbsenceRule(_Matched):
         ending = np.flatnonzero(columns["firing"][slots] & (before == last) & (ts > last))
         ending = ending[np.unique(slots[ending], return_index=True)[1]]
         for place in ending.tolist():
-            slot = int(slots[place])
-            found.append(self._end(slot, int(last[place]), int(columns["at"][slot]), int(ts[place]), int(row[place])))
+            fired_at = int(columns["at"][slots[place]])
+            found.append(self._end(int(holder[place]), int(last[place]), fired_at, int(ts[place]), int(row[place])))
         columns["firing"][slots[ending]], columns["at"][slots[ending]] = False, _NEVER
         silent = np.setdiff1d(silent, ending)
-        fired_at = clock.instant(clock.elapsed(before[silent]) + self._hold)
-        for place, at in zip(silent.tolist(), fired_at.tolist(), strict=True):
-            slot, since = int(slots[place]), int(before[place])
-            found.append(self._start(slot, since, at, int(row[place])))
-            found.append(self._end(slot, since, at, int(ts[place]), int(row[place])))
+        due_at = clock.instant(clock.elapsed(before[silent]) + self._hold)
+        for place, at in zip(silent.tolist(), due_at.tolist(), strict=True):
+            number, since = int(holder[place]), int(before[place])
+            found.append(self._start(number, since, at, int(row[place])))
+            found.append(self._end(number, since, at, int(ts[place]), int(row[place])))
         final = np.flatnonzero(np.r_[slots[1:] != slots[:-1], True])
-        newer = final[ts[final] > last[final]]
+        ids = self._facts.series_id
+        tied = (ts[final] == last[final]) & (ids[series[final]] < ids[columns["series"][slots[final]]])
+        newer = final[(ts[final] > last[final]) | tied]
+        columns["series"][slots[newer]] = series[newer]
         columns["last"][slots[final]] = np.maximum(ts[final], last[final])
         columns["live"][slots[newer]] = live[newer]
 
@@ -780,29 +857,40 @@ class _AbsenceRule(_Matched):
             due = clock.elapsed(last[quiet]) + self._hold
             silent = clock.elapsed(np.array([watermark]))[0] > due
             for slot, at in zip(quiet[silent].tolist(), clock.instant(due[silent]).tolist(), strict=True):
-                found.append(self._start(slot, int(last[slot]), at, -1))
+                found.append(self._start(int(columns["series"][slot]), int(last[slot]), at, -1))
                 columns["firing"][slot], columns["at"][slot] = True, at
         for slot in np.flatnonzero(firing & (watermark - last > self._retired)).tolist():
-            since = int(last[slot])
-            found.append(self._end(slot, since, int(columns["at"][slot]), since + self._retired, -1))
+            since, number = int(last[slot]), int(columns["series"][slot])
+            found.append(self._end(number, since, int(columns["at"][slot]), since + self._retired, -1))
             columns["firing"][slot], columns["live"][slot], columns["at"][slot] = False, False, _NEVER
+
+    def export(self) -> State:
+        """Hosts that were heard of, by the ``series`` that stands for each."""
+        return self._columns.pick(np.flatnonzero(self._columns.used("last") != _NEVER))
+
+    def adopt(self, numbers: NDArray[np.int32], entries: State) -> None:
+        """Put entries of an ``export`` in place of everything; ``numbers`` says which series they are of."""
+        slots = self._slot_of["slot"][numbers]
+        self._columns.put(slots, {name: array for name, array in entries.items() if name != "series_id"})
+        self._columns["series"][slots] = numbers
 
     def close(self, why: str, found: list[Transition]) -> None:
         """End everything that is open."""
         for slot in np.flatnonzero(self._columns.used("firing")).tolist():
-            at = int(self._columns["at"][slot])
-            found.append(self._transition(slot, RESOLVED, int(self._columns["last"][slot]), at, -1, why, {}))
+            at, number = int(self._columns["at"][slot]), int(self._columns["series"][slot])
+            found.append(self._transition(number, RESOLVED, int(self._columns["last"][slot]), at, -1, why, {}))
 
     def state(self) -> State:
         return self._columns.state()
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
         saved = state["series"]
-        if len(saved) > self._columns.size or not np.array_equal(saved, self._columns["series"][: len(saved)]):
+        hosts = self._slot_of["slot"][saved]
+        if len(saved) > self._columns.size or not np.array_equal(hosts, np.arange(len(saved))):
             raise ValueError(f"the saved state of rule {self.rule.name!r} belongs to other series")
         self._columns.load(state)
 
-    def _start(self, slot: int, since: int, at: int, row: int) -> Transition:
+    def _start(self, series: int, since: int, at: int, row: int) -> Transition:
         evidence: dict[str, object] = {
             "rule": "absence",
             "description": self.rule.description,
@@ -811,9 +899,9 @@ class _AbsenceRule(_Matched):
             "for_seconds": self.rule.hold,
         }
         summary = f"no {self.rule.metric} for {duration(self.rule.hold)}, last at {when(since)}"
-        return self._transition(slot, FIRING, since, at, row, summary, evidence)
+        return self._transition(series, FIRING, since, at, row, summary, evidence)
 
-    def _end(self, slot: int, since: int, fired_at: int, at: int, row: int) -> Transition:
+    def _end(self, series: int, since: int, fired_at: int, at: int, row: int) -> Transition:
         if at >= since + self._retired:
             at = since + self._retired
             summary = f"silent for {duration(self._retired / MICROS_PER_SECOND)}, taken as gone for good"
@@ -821,15 +909,15 @@ class _AbsenceRule(_Matched):
             at = max(at, fired_at)
             summary = f"{self.rule.metric} is reported again"
         evidence = {"rule": "absence", "silent_seconds": (at - since) / MICROS_PER_SECOND}
-        return self._transition(slot, RESOLVED, since, at, row, summary, evidence)
+        return self._transition(series, RESOLVED, since, at, row, summary, evidence)
 
     def _transition(
-        self, slot: int, state: Any, since: int, at: int, row: int, summary: str, evidence: Mapping[str, object]
+        self, series: int, state: Any, since: int, at: int, row: int, summary: str, evidence: Mapping[str, object]
     ) -> Transition:
         return Transition(
             kind="absence",
             name=self.rule.name,
-            series=int(self._columns["series"][slot]),
+            series=series,
             state=state,
             starts_at=since,
             at=at,

@@ -25,7 +25,7 @@ the day until a week is known twice. State has a fixed size, about 3.8 kB a seri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
@@ -109,6 +109,7 @@ _FRAME = {
 }  # fmt: skip
 
 _Floats = NDArray[np.float64]
+NumbersOf = Callable[[NDArray[np.int64]], NDArray[np.int32]]
 
 
 class Tier1:
@@ -186,6 +187,66 @@ class Tier1:
         self._last[:n] = state["last"]
         self._weekly[:n] = state["weekly"]
         self._daily[:n] = state["daily"]
+
+    def export(self, series_id: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """What is learnt of the series that have reported, by ascending series_id: the same whatever the numbers are.
+
+        ``series_id`` (int64) is by number.
+        """
+        n = self._size
+        profiled = (self._daily[:n, :, 1] > 0.0).any(1)
+        heard = np.flatnonzero((self._last[:n] != 0) | profiled)
+        heard = heard[np.argsort(series_id[heard], kind="stable")]
+        return {
+            "series_id": series_id[heard],
+            "state": self._state[:, heard],
+            "last": self._last[heard],
+            "weekly": self._weekly[heard],
+            "daily": self._daily[heard],
+        }
+
+    def adopt(self, portable: Mapping[str, NDArray[Any]], number_of: NumbersOf) -> None:
+        """Take over an ``export`` in place of everything learnt; series unknown here are left out.
+
+        ``number_of``: series numbers (int32, -1: unknown) of series_ids (int64).
+        """
+        n = self._size
+        self._state[:, :n] = 0.0
+        self._state[_ROW["slot"], :n] = -1.0
+        for array in (self._last, self._weekly, self._daily):
+            array[:n] = 0
+        numbers = number_of(portable["series_id"])
+        known = numbers >= 0
+        numbers = numbers[known]
+        self._state[:, numbers] = portable["state"][:, known]
+        self._last[numbers] = portable["last"][known]
+        self._weekly[numbers] = portable["weekly"][known]
+        self._daily[numbers] = portable["daily"][known]
+
+    def correct_hour(self, hour_start: int, before: pl.DataFrame, after: pl.DataFrame, later: int) -> None:
+        """Replace what was learnt of a closed hour by a newer version of its baselines.
+
+        Args:
+            before, after: as ``close_hour`` takes them; a series that ``before`` lacks is learnt like a new hour.
+            later: how many hours of the same hour of day were learnt since.
+        """
+        pairs = after.join(before.select("number", pl.col("quantiles").alias("earlier")), on="number", how="left")
+        self.close_hour(hour_start, pairs.filter(pl.col("earlier").is_null()).select(after.columns))
+        known = pairs.filter(pl.col("earlier").is_not_null())
+        number = known["number"].to_numpy()
+        usable = ~self._counter[number]
+        number = number[usable]
+        if not len(number):
+            return
+        medians = [known[name].list.get(MEDIAN).to_numpy()[usable] for name in ("quantiles", "earlier")]
+        difference = np.clip(medians[0], -_HUGE, _HUGE) - np.clip(medians[1], -_HUGE, _HUGE)
+        slot = int(_hour_of_week(np.array([hour_start]))[0])
+        for profile, at, later_here in ((self._weekly, slot, 0), (self._daily, slot % 24, later)):
+            seen = np.maximum(profile[number, at, 1], 1.0)
+            weight = 1.0 / np.maximum(seen - later_here, 1.0)
+            for step in range(later_here):
+                weight *= 1.0 - 1.0 / np.maximum(seen - step, 1.0)
+            profile[number, at, 0] += difference * weight
 
     def close_hour(self, hour_start: int, baselines: pl.DataFrame) -> None:
         """Learn a closed hour. ``baselines``: ``number`` (Int32), a row a series, and ``quantiles`` as in the table."""

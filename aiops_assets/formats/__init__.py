@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from aiops_assets.landing.segment import Delivery
 
 #: format name → module with ``parse(deliveries) -> Parsed``, imported when first needed
-_MODULES = {"telegraf": "telegraf", "generic": "generic_json", "collected": "collected"}
+_MODULES = {
+    "telegraf": "telegraf",
+    "generic": "generic_json",
+    "collected": "collected",
+    "prometheus_range": "prometheus_range",
+}
 
 
 def parser(format_name: str) -> Callable[[Sequence[Delivery]], Parsed]:

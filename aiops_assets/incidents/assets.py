@@ -60,8 +60,9 @@ def snapshot_asset() -> dg.AssetsDefinition:
                 allow_retries=False,
             )
         from aiops_assets.incidents.snapshot import snapshot
+        from aiops_assets.lake.tables import Lake
 
-        frame = snapshot(settings.paths.operations_url, now)
+        frame = snapshot(settings.paths.operations_url, now, Lake(settings.paths.lake))
         states = dict(frame.group_by("state").len().iter_rows())
         context.add_output_metadata(
             {"dagster/partition_row_count": frame.height, **{f"state_{k}": n for k, n in states.items()}}

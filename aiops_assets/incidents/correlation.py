@@ -3,7 +3,7 @@
 A new alert joins an incident through the strongest of these links, and opens one of its own when there is none:
 
 ==============  ======================================================================================================
-``same_series``   the same series (or fingerprint): still firing, or active within ``grouping.window``
+``same_series``   the same series (or fingerprint): firing then, or active within ``grouping.window``
 ``same_host``     the same host, active within the window
 ``dependency``    one host needs the other (at most three steps), active within the window
 ``change``        both hosts were touched by the same change within ``grouping.change_lookback``, and both symptoms
@@ -18,7 +18,8 @@ it: same series or host is 0, a dependency its number of steps; the last three l
 only from hosts at distance 0. An alert that links two incidents merges them, unless people already work on both.
 
 Alerts below ``MIN_SEVERITY`` join what runs, but never open, reopen, merge or keep open an incident. Suppressed alerts
-are shown where they would have joined.
+are shown where they would have joined; withdrawn ones (an amendment says that they should never have fired) link to
+nothing. All times are event times, so an alert that is found hours later joins what ran beside it then.
 """
 
 from __future__ import annotations
@@ -92,6 +93,16 @@ class Alert:
     def suppressed(self) -> bool:
         """Whether a window or silence covers it, also after its end."""
         return self.state == "suppressed" or (self.state == "resolved" and self.suppressed_by is not None)
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether an amendment said that it should never have fired."""
+        return self.state == "withdrawn"
+
+    @property
+    def counted(self) -> bool:
+        """Whether it counts for what is said of its incident."""
+        return not (self.suppressed or self.withdrawn)
 
     @property
     def historic(self) -> bool:
@@ -185,12 +196,22 @@ class Assessment:
 
 @dataclass(slots=True)
 class _Presence:
-    """What an incident has at one place (a host, a series, a scope): when something happened there."""
+    """What an incident has at one place (a host, a series, a scope): when something happened there.
+
+    ``spans`` has, by alert, when it began and ended (``None`` while it fires).
+    """
 
     instants: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    firing: set[str] = field(default_factory=set)
+    spans: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     hops: int = MAX_HOPS
+
+    def lasts(self, at: int, window: int, running: bool) -> bool:
+        """Whether an alert fired at an instant (one that fires still: or began within the window after it)."""
+        return any(
+            started <= at < over if over is not None else running and started <= at + window
+            for started, over in self.spans.values()
+        )
 
 
 class Board:
@@ -210,19 +231,20 @@ class Board:
             insort(presence.instants, alert.starts_at)
             insort(presence.instants, alert.changed_at)
             insort(presence.starts, alert.starts_at)
-            if alert.active:
-                presence.firing.add(alert.alert_id)
-            else:
-                presence.firing.discard(alert.alert_id)
+            presence.spans[alert.alert_id] = (alert.starts_at, alert.over_at)
+            if not alert.active:
                 insort(presence.instants, alert.over_at or alert.starts_at)
             if resolved_at is not None:
                 insort(presence.instants, resolved_at)
 
-    def drop(self, incident_id: str) -> None:
-        """Forget an incident, because another took over its members."""
-        self._resolved_at.pop(incident_id, None)
+    def drop(self, incident_id: str) -> bool:
+        """Forget an incident, because another took over its members or they have changed; whether it was here."""
+        if incident_id not in self._resolved_at:
+            return False
+        del self._resolved_at[incident_id]
         for presences in self._places.values():
             presences.pop(incident_id, None)
+        return True
 
     def settle(self, incident_id: str, resolved_at: int | None) -> None:
         """An incident was resolved or reopened."""
@@ -247,7 +269,7 @@ class Board:
         for place in _series_places(alert):
             for incident_id, presence in self._at(place):
                 gap = _gap(presence.instants, at)
-                lasting = bool(presence.firing) and self._resolved_at[incident_id] is None
+                lasting = presence.lasts(at, window, self._resolved_at[incident_id] is None)
                 if gap <= window or lasting:
                     yield Link(incident_id, "same_series", "the same series", presence.hops, 0 if lasting else gap)
         for incident_id, presence in self._at(("host", host)):
@@ -575,8 +597,16 @@ def _offer(near: dict[str, tuple[int, str]], name: str, rank: int, text: str) ->
 
 
 def by_decision(alerts: Iterable[Alert]) -> list[Alert]:
-    """Alerts in the order in which they were decided; revisions of one alert keep their order."""
-    return sorted(alerts, key=lambda alert: (alert.changed_at, alert.revision))
+    """Alerts in the order in which they were decided; revisions of one alert keep their order.
+
+    An amendment may say of the past what came after a later decision: it then counts as decided together with that.
+    """
+    decided: dict[str, int] = {}
+    keyed = []
+    for alert in sorted(alerts, key=lambda alert: alert.revision):
+        decided[alert.alert_id] = max(alert.changed_at, decided.get(alert.alert_id, alert.changed_at))
+        keyed.append((decided[alert.alert_id], alert.revision, alert))
+    return [alert for *_, alert in sorted(keyed, key=lambda entry: entry[:2])]
 
 
 def new_revisions(alerts: Iterable[Alert], known: Mapping[str, int]) -> list[Alert]:

@@ -1,23 +1,43 @@
-"""Putting revisions of alerts into incidents, inside one transaction of the operations database.
+"""Putting revisions of alerts into incidents, inside one transaction.
 
 What belongs here: the working set of one ``IncidentStore.apply`` (which incidents are touched, joined, merged,
-reopened) and its loading and writing. The rules by which alerts belong together are in ``correlation``.
+reopened, withdrawn). What does not: the rules by which alerts belong together (``correlation``), when somebody is paged
+(``paging``), and where records lie (``records``; in memory for ``rehearsal``).
+
+**Amendments.** A revision with ``amended_by`` says that an hour was derived again and something else came out. What
+people expect of it, and what happens:
+
+- *Corrected*: the alert stays where it is and shows what is now known; the timeline says what changed and why. An
+  alert that fires after all reopens its incident, unless a person resolved it while the alert was firing.
+- *Withdrawn*: it stays listed and counts for nothing any more. When nothing that could have opened the incident is
+  left, the incident is resolved as withdrawn. What a person resolved or reopened stays as the person left it, marked.
+  No later alert joins through what is withdrawn. If it is restored, the incident goes on as if nothing had happened.
+- *Found late and still firing*: like any other alert; it opens an incident (and pages) when nothing is there to join.
+- *Found late and over*: it joins the incident that ran beside it in event time, without reopening it, without merging
+  incidents and without keeping it open. Where there is none, an incident is opened that is resolved from the start,
+  pages nobody and links to later alerts as if it had been resolved in its time. All revisions that come together count
+  as one: what began and ended before anybody knew never runs.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-import orjson
-import polars as pl
-from sqlalchemy import Connection, Row, Table, and_, bindparam, insert, null, or_, select, update
+from typing import Any, Protocol
 
 from aiops_assets.config import Config
 from aiops_assets.hours import MICROS_PER_SECOND
+from aiops_assets.incidents.amendments import (
+    FOUND,
+    WITHDRAWN,
+    amendment_text,
+    corrections,
+    hour_of,
+    kind_of,
+    tells_the_end,
+)
 from aiops_assets.incidents.correlation import (
     MAX_HOPS,
     MIN_SEVERITY,
@@ -29,25 +49,98 @@ from aiops_assets.incidents.correlation import (
     Link,
     assess,
     assessment_json,
-    changes_of,
     label_map,
     new_revisions,
     suspects,
 )
+from aiops_assets.incidents.paging import Standing, page_reason
 from aiops_assets.incidents.topology import Topology
-from aiops_assets.operations.database import Changing
-from aiops_assets.operations.models import INCIDENT_ALERTS, INCIDENT_EVENTS, INCIDENTS
 
 #: who acts when no person does
 SYSTEM = "aiops"
 _STRONG = frozenset({"same_series", "same_host", "dependency"})
-_SUPPRESSED = or_(
-    INCIDENT_ALERTS.c.state == "suppressed",
-    and_(INCIDENT_ALERTS.c.state == "resolved", INCIDENT_ALERTS.c.suppressed_by.is_not(None)),
-)
-_ALERT_COLUMNS = [INCIDENT_ALERTS.c[name] for name in Alert.__dataclass_fields__]
-#: values of one IN clause
-_CHUNK = 5_000
+#: what a firing alert said, which stays readable when it has ended
+_WRONG = ("title", "value", "threshold", "evidence")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which members a new alert could link to. Instants are microseconds since the epoch (UTC).
+
+    Members of the same series or fingerprint that fire; and of incidents active since ``floor``: members on the hosts,
+    and those of a metric that began between two instants at distance 0.
+    """
+
+    floor: int
+    series: frozenset[int]
+    fingerprints: frozenset[str]
+    hosts: frozenset[str]
+    metrics: frozenset[str]
+    began: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An alert as it is written: where it belongs and why; ``stored`` says that it was there before."""
+
+    alert: Alert
+    incident_id: str | None
+    link: str | None
+    link_text: str | None
+    hops: int
+    stored: bool
+
+    @property
+    def activity_at(self) -> int:
+        alert = self.alert
+        return max(alert.starts_at, alert.changed_at, alert.ends_at or alert.starts_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a transaction writes. ``incidents`` are rows with whether they are new; the rest are rows to add."""
+
+    incidents: list[tuple[dict[str, Any], bool]]
+    alerts: list[Placed]
+    events: list[dict[str, Any]]
+    amendments: list[dict[str, Any]]
+    pages: list[dict[str, Any]]
+
+
+class Records(Protocol):
+    """Where incidents and alerts lie. Rows of incidents have their assessment as a dictionary of the caller's own."""
+
+    def mark(self) -> int:
+        """The change number of this transaction."""
+        ...
+
+    def alerts(self, alert_ids: Iterable[str]) -> Iterator[tuple[Alert, str | None]]:
+        """Known alerts and the incidents they belong to."""
+        ...
+
+    def incidents(self, incident_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Incidents by id."""
+        ...
+
+    def running(self, start: int, end: int) -> Iterator[dict[str, Any]]:
+        """Incidents that run and began between two instants."""
+        ...
+
+    def members(self, incident_ids: Iterable[str]) -> Iterator[tuple[Alert, str, str, str, int]]:
+        """All alerts of incidents: alert, incident, link, its text, hops."""
+        ...
+
+    def nearby(self, reach: Reach) -> Iterator[tuple[Alert, str, int]]:
+        """Counted members that a new alert could link to: alert (its texts may be missing), incident, hops."""
+        ...
+
+    def waiting(self, start: int, end: int) -> Iterator[Alert]:
+        """Suppressed alerts without an incident that began between two instants; not imported history."""
+        ...
+
+    def write(self, outcome: Outcome) -> None:
+        """Keep what was decided."""
+        ...
 
 
 @dataclass(slots=True)
@@ -69,6 +162,24 @@ class Case:
     complete: bool = False
     members: dict[str, Member] = field(default_factory=dict)
     dirty: bool = False
+    #: as it was before this transaction
+    before: Standing | None = None
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(not self.resolved, self.row["priority"], self.row["paged_priority"])
+
+    @property
+    def linked_until(self) -> int | None:
+        """When it was over, for links: one that was found when it was over was so in its own time."""
+        if self.found:
+            return int(self.row["ended_at"])
+        return None if self.row["resolved_at"] is None else int(self.row["resolved_at"])
+
+    @property
+    def found(self) -> bool:
+        """Whether it was opened when it was over already."""
+        return self.resolved and (self.row["resolution"] or "").startswith(FOUND)
 
     @property
     def incident_id(self) -> str:
@@ -89,13 +200,22 @@ def incident_id_of(alert_id: str) -> str:
 
 
 class Placement:
-    """The working set of one ``apply``. ``now`` is microseconds since the epoch (UTC)."""
+    """The working set of one ``apply``. ``now`` is microseconds since the epoch (UTC).
 
-    def __init__(self, changing: Changing, config: Config, topology: Topology, changes: pl.DataFrame, now: int) -> None:
-        self._connection = changing.connection
-        self._changing = changing
+    ``changes`` gives the changes between two instants (microseconds, both included), oldest first.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        config: Config,
+        topology: Topology,
+        changes: Callable[[int, int], Sequence[Change]],
+        now: int,
+    ) -> None:
+        self._records = records
         self._config, self._topology, self._now = config, topology, now
-        self._changes_frame = changes
+        self._changes_between = changes
         self._changes = ChangeIndex(())
         self._board = Board(topology)
         self._cases: dict[str, Case] = {}
@@ -104,10 +224,12 @@ class Placement:
         self._dirty_alerts: set[str] = set()
         self._loose: dict[str, Alert] = {}
         self._events: list[dict[str, Any]] = []
+        self._amendments: list[dict[str, Any]] = []
+        self._pages: list[dict[str, Any]] = []
 
     def run(self, rows: Sequence[Alert]) -> list[str]:
         """Take the revisions that are new, look at changes, write; the incidents touched, in order."""
-        fresh = self._load_known(rows)
+        fresh = self._together(self._load_known(rows))
         window = round(self._config.grouping.window * MICROS_PER_SECOND)
         current = [alert for alert in fresh if not alert.historic]
         self._load_changes(current, window)
@@ -125,18 +247,39 @@ class Placement:
         self._complete(*dirty)
         for case in dirty:
             self._assess(case)
+            self._page(case)
         if dirty or self._dirty_alerts:
-            self._changing.mark()
-            self._write_incidents(dirty)
-            self._write_alerts()
+            self._records.mark()
+            incidents = [(case.row, case.born) for case in dirty]
+            written = Outcome(incidents, self._placed(), self._events, self._amendments, self._pages)
+            self._records.write(written)
         return sorted(case.incident_id for case in dirty)
+
+    def _together(self, fresh: Sequence[Alert]) -> list[Alert]:
+        """What was found late begins and ends at once: of its revisions that come together the last one counts."""
+        first: dict[str, Alert] = {}
+        last: dict[str, Alert] = {}
+        for alert in fresh:
+            first.setdefault(alert.alert_id, alert)
+            last[alert.alert_id] = alert
+        taken = []
+        for alert in fresh:
+            found = first[alert.alert_id]
+            if alert.alert_id in self._alerts or not found.amended_by or found is last[alert.alert_id]:
+                taken.append(alert)
+            elif alert is last[alert.alert_id]:
+                whole = replace(alert, amended_by=alert.amended_by or found.amended_by)
+                taken.append(whole if whole.active else _keep_what_was_wrong(found, whole))
+        return taken
 
     # -- taking revisions -------------------------------------------------------------------------------------------
 
     def _take(self, alert: Alert) -> None:
         before, incident_id = self._alerts.get(alert.alert_id, (None, None))
+        if alert.amended_by:
+            self._amendments.append(self._amendment(before, alert))
         if incident_id is None:
-            if before is None or alert.active:
+            if not alert.withdrawn and (before is None or alert.active or (alert.amended_by and alert.counted)):
                 self._place(alert)
             else:
                 self._keep_loose(alert)
@@ -152,6 +295,8 @@ class Placement:
 
     def _may_be_placed(self, alert: Alert) -> bool:
         before, incident_id = self._alerts.get(alert.alert_id, (None, None))
+        if alert.withdrawn:
+            return False
         return before is None or incident_id is None or self._outlived(self._case(incident_id), before, alert)
 
     def _as_symptom(self, alert: Alert) -> Alert:
@@ -169,30 +314,43 @@ class Placement:
 
     def _revise(self, case: Case, before: Alert, alert: Alert) -> None:
         member = case.members[alert.alert_id]
-        told = alert.title
-        if alert.state == "resolved" and before.state != "resolved" and not alert.amended_by:
-            # The end says how it ended; what people need to see stays what was wrong.
-            kept = {name: getattr(before, name) for name in ("title", "value", "threshold", "evidence")}
-            alert = replace(alert, **kept)
-        member.alert = alert
-        self._alerts[alert.alert_id] = (alert, case.incident_id)
+        told, reason = alert.title, alert.amended_by
+        ended = alert.state == "resolved" and before.state != "resolved" and not reason
+        if alert.withdrawn or ended or (tells_the_end(alert) and not tells_the_end(before)):
+            alert = _keep_what_was_wrong(before, alert)
+        # A correction stays visible when the alert goes on after it.
+        member.alert = alert if reason else replace(alert, amended_by=before.amended_by)
+        self._alerts[alert.alert_id] = (member.alert, case.incident_id)
         self._dirty_alerts.add(alert.alert_id)
-        if not alert.suppressed:
-            self._board.put(case.incident_id, alert, member.hops, case.row["resolved_at"])
         case.dirty = True
-        if alert.amended_by and alert.amended_by != before.amended_by:
-            self._event(case, "alert_amended", f"{alert.title} – corrected: {alert.amended_by}", alert)
-        if alert.state == before.state:
+        if reason:
+            self._show_again(case)
+            self._tell_amendment(case, before, alert)
+        elif alert.counted:
+            self._board.put(case.incident_id, alert, member.hops, case.linked_until)
+        if alert.state == before.state or alert.withdrawn:
             return
-        if alert.state == "resolved":
+        if before.withdrawn:
+            self._restore(case)
+        if alert.state == "firing":
+            if not reason:
+                self._event(case, "alert_joined", f"{alert.title} – fires again", alert, alert.changed_at)
+            if case.resolved and case.row["merged_into"] is None and not (reason and _left_firing(case, before)):
+                self._reopen(case, alert)
+        elif reason:
+            return
+        elif alert.state == "resolved":
             if before.state == "firing":
                 self._event(case, "alert_ended", f"{told} – ended", alert, alert.ends_at)
         elif alert.state == "suppressed":
             self._event(case, "alert_suppressed", f"{alert.title} – suppressed by {alert.suppressed_by}", alert)
-        else:
-            self._event(case, "alert_joined", f"{alert.title} – fires again", alert, alert.changed_at)
-            if case.resolved and case.row["merged_into"] is None:
-                self._reopen(case, alert)
+
+    def _show_again(self, case: Case) -> None:
+        """Put an incident on the board anew: a correction may have taken away what it linked by."""
+        if self._board.drop(case.incident_id):
+            for member in case.members.values():
+                if member.alert.counted:
+                    self._board.put(case.incident_id, member.alert, member.hops, case.linked_until)
 
     def _place(self, alert: Alert) -> None:
         if alert.historic:
@@ -215,6 +373,10 @@ class Placement:
             return
         if not links:
             self._open(alert)
+            return
+        if _over_when_found(alert):
+            links.sort(key=lambda link: (link.kind not in _STRONG, link.order))
+            self._join(self._case(links[0].incident_id), alert, links[0])
             return
         links.sort(key=lambda link: (link.kind not in _STRONG, self._case(link.incident_id).resolved, link.order))
         case, link = self._merge(links)
@@ -240,6 +402,8 @@ class Placement:
             "acknowledged_at": None,
             "resolved_at": None,
             "resolved_by": None,
+            "resolution": None,
+            "paged_priority": None,
             "merged_into": None,
             "touched": False,
             "held_open": False,
@@ -249,15 +413,31 @@ class Placement:
         }
         case = Case(row, born=True, complete=True)
         self._cases[incident_id] = case
-        self._enter(case, alert, Member(alert, "opened", "opened the incident", 0))
+        over = _over_when_found(alert)
+        if over:
+            resolution = f"{FOUND} when it was over: {alert.amended_by}"
+            row |= {"state": "resolved", "resolved_at": self._now, "resolved_by": SYSTEM, "resolution": resolution}
+            row["ended_at"] = alert.over_at
+        text = "opened the incident" + (f", {FOUND}" if alert.amended_by else "")
+        self._enter(case, alert, Member(alert, "opened", text, 0))
         self._event(case, "opened", alert.title, alert, alert.starts_at)
+        if alert.amended_by:
+            self._tell_amendment(case, None, alert)
         if not alert.active:
             self._event(case, "alert_ended", f"{alert.title} – ended", alert, alert.ends_at)
+        if over:
+            self._event(case, "resolved", str(row["resolution"]))
 
     def _join(self, case: Case, alert: Alert, link: Link) -> None:
-        self._enter(case, alert, Member(alert, link.kind, link.text, link.hops))
-        case.row["held_open"] = False
+        text = link.text + (f", {FOUND}" if alert.amended_by else "")
+        if case.found and alert.over_at is not None:
+            case.row["ended_at"] = max(int(case.row["ended_at"]), alert.over_at)
+        self._enter(case, alert, Member(alert, link.kind, text, link.hops))
+        if not _over_when_found(alert):
+            case.row["held_open"] = False
         self._event(case, "alert_joined", f"{alert.title} – joined: {link.text}", alert, alert.starts_at)
+        if alert.amended_by:
+            self._tell_amendment(case, None, alert)
         if not alert.active:
             self._event(case, "alert_ended", f"{alert.title} – ended", alert, alert.ends_at)
 
@@ -282,12 +462,48 @@ class Placement:
         case.dirty = True
         self._alerts[alert.alert_id] = (alert, case.incident_id)
         self._dirty_alerts.add(alert.alert_id)
-        self._board.put(case.incident_id, alert, member.hops, case.row["resolved_at"])
+        self._board.put(case.incident_id, alert, member.hops, case.linked_until)
 
     def _reopen(self, case: Case, alert: Alert) -> None:
-        case.row |= {"state": "reopened", "resolved_at": None, "resolved_by": None}
+        case.row |= {"state": "reopened", "resolved_at": None, "resolved_by": None, "resolution": None}
+        case.row["paged_priority"] = None
         self._board.settle(case.incident_id, None)
         self._event(case, "reopened", alert.title, alert)
+
+    def _restore(self, case: Case) -> None:
+        """What was withdrawn is true after all: the incident goes on in the state that the withdrawal ended."""
+        state = case.assessment.pop("state_before_withdrawal", None)
+        if case.assessment.pop("withdrawn_because", None) is None:
+            return
+        if state is not None and case.resolved and case.row["resolved_by"] == SYSTEM:
+            case.row |= {"state": state, "resolved_at": None, "resolved_by": None, "resolution": None}
+            case.row["paged_priority"] = None
+            self._board.settle(case.incident_id, None)
+            self._event(case, "restored", f"no longer withdrawn; it is {state} again")
+        else:
+            self._event(case, "restored", "no longer withdrawn")
+
+    def _withdraw(self, case: Case, members: Sequence[Alert]) -> None:
+        """Nothing is left that could have opened the incident: it is over, unless people decided about it."""
+        reasons = dict.fromkeys(alert.amended_by for alert in members if alert.withdrawn and alert.amended_by)
+        because = "; ".join(str(reason) for reason in list(reasons)[-3:])
+        case.assessment["withdrawn_because"] = because
+        text = f"{WITHDRAWN}: {because}"
+        if case.row["held_open"] or case.row["merged_into"] is not None:
+            self._event(case, "withdrawn", f"all its alerts are {text}")
+        elif not case.resolved:
+            case.assessment["state_before_withdrawal"] = case.row["state"]
+            case.row |= {
+                "state": "resolved",
+                "resolved_at": self._now,
+                "resolved_by": SYSTEM,
+                "resolution": text,
+            }
+            self._event(case, "resolved", text)
+        else:
+            if case.row["resolved_by"] == SYSTEM:
+                case.row["resolution"] = text
+            self._event(case, "withdrawn", f"all its alerts are {text}")
 
     # -- merging ----------------------------------------------------------------------------------------------------
 
@@ -325,8 +541,8 @@ class Placement:
             keeper.members[alert_id] = Member(member.alert, member.link, text, hops)
             self._alerts[alert_id] = (member.alert, keeper.incident_id)
             self._dirty_alerts.add(alert_id)
-            if not member.alert.suppressed:
-                self._board.put(keeper.incident_id, member.alert, hops, keeper.row["resolved_at"])
+            if member.alert.counted:
+                self._board.put(keeper.incident_id, member.alert, hops, keeper.linked_until)
         other.members = {}
         if other.born:
             del self._cases[other.incident_id]
@@ -341,6 +557,7 @@ class Placement:
                 "state": "resolved",
                 "resolved_at": self._now,
                 "resolved_by": SYSTEM,
+                "resolution": f"merged into {keeper.incident_id}",
                 "merged_into": keeper.incident_id,
             }
             self._event(other, "merged", f"its alerts now belong to {keeper.incident_id}")
@@ -368,14 +585,8 @@ class Placement:
         ]
         if not joined:
             return
-        table = INCIDENT_ALERTS.c
-        statement = select(*_ALERT_COLUMNS).where(
-            table.incident_id.is_(None),
-            _SUPPRESSED,
-            table.starts_at.between(min(joined) - window, max(joined) + window),
-            ~table.suppressed_by.startswith("history"),
-        )
-        waiting = {row[0]: _alert(row) for row in self._connection.execute(statement.limit(1_000))}
+        found = self._records.waiting(min(joined) - window, max(joined) + window)
+        waiting = {alert.alert_id: alert for alert in found}
         self._stored |= waiting.keys()
         waiting |= {
             alert_id: alert for alert_id, alert in self._loose.items() if alert.suppressed and not alert.historic
@@ -394,11 +605,8 @@ class Placement:
         if not instants:
             return
         lookback = round(self._config.grouping.change_lookback * MICROS_PER_SECOND)
-        statement = select(INCIDENTS).where(
-            INCIDENTS.c.state != "resolved", INCIDENTS.c.started_at.between(min(instants), max(instants) + lookback)
-        )
-        for row in self._connection.execute(statement):
-            case = self._cases.get(row.incident_id) or self._adopt(row)
+        for row in self._records.running(min(instants), max(instants) + lookback):
+            case = self._cases.get(row["incident_id"]) or self._adopt(row)
             listed = {suspect["change_id"] for suspect in case.assessment.get("suspects", [])}
             hosts = case.assessment.get("hosts", [])
             span = (case.row["started_at"], case.row["last_symptom_at"])
@@ -418,18 +626,36 @@ class Placement:
 
     def _assess(self, case: Case) -> None:
         members = [member.alert for member in case.members.values()]
+        case.row |= {"updated_at": self._now, "change_number": self._records.mark()}
         if not members:
-            case.row |= {"updated_at": self._now, "change_number": self._changing.mark()}
             return
-        counted = [alert for alert in members if not alert.suppressed]
+        counted = [alert for alert in members if alert.counted]
+        withdrawn = [alert for alert in members if alert.withdrawn]
+        numbers = {
+            "alerts": len(counted),
+            "firing": sum(alert.active for alert in counted),
+            "suppressed": sum(alert.suppressed for alert in members),
+            "withdrawn": len(withdrawn),
+            "amended": sum(alert.amended_by is not None for alert in members),
+        }
+        nothing_left = bool(withdrawn) and all(alert.severity_number < MIN_SEVERITY for alert in counted)
+        if nothing_left and "hosts" in case.assessment:
+            # What was said of it stays, so that people recognise it.
+            case.assessment.update(numbers)
+            case.row["ended_at"] = max(int(alert.over_at or alert.starts_at) for alert in (*withdrawn, *counted))
+        else:
+            self._say(case, counted or withdrawn or members, numbers)
+        if nothing_left and "withdrawn_because" not in case.assessment:
+            self._withdraw(case, members)
+
+    def _say(self, case: Case, counted: Sequence[Alert], numbers: dict[str, int]) -> None:
+        """What its alerts say of an incident: title, priority, suspects and the rest."""
         changes = self._changes_of(case)
-        found = assess(counted or members, topology=self._topology, changes=changes, config=self._config)
+        found = assess(counted, topology=self._topology, changes=changes, config=self._config)
         before = case.assessment
-        after = assessment_json(found)
-        after["related"] = before.get("related", [])
-        after["alerts"] = len(counted)
-        after["firing"] = sum(alert.active for alert in counted)
-        after["suppressed"] = len(members) - len(counted)
+        after = assessment_json(found) | numbers
+        after |= {name: before[name] for name in ("related",) if name in before}
+        after.setdefault("related", [])
         listed = {suspect["change_id"] for suspect in before.get("suspects", [])}
         for suspect in after["suspects"]:
             if suspect["change_id"] not in listed:
@@ -450,12 +676,49 @@ class Placement:
             "last_symptom_at": found.last_symptom_at,
             "ended_at": found.ended_at,
             "assessment": after,
-            "updated_at": self._now,
-            "change_number": self._changing.mark(),
         }
 
-    def _event(self, case: Case, kind: str, text: str, alert: Alert | None = None, at: int | None = None) -> None:
-        details: dict[str, Any] = {}
+    def _page(self, case: Case) -> None:
+        reason = page_reason(case.before, case.standing)
+        if reason is None:
+            return
+        case.row["paged_priority"] = case.row["priority"]
+        page = {"incident_id": case.incident_id, "at": self._now, "priority": case.row["priority"], "reason": reason}
+        self._pages.append(page)
+
+    def _amendment(self, before: Alert | None, alert: Alert) -> dict[str, Any]:
+        return {
+            "alert_id": alert.alert_id,
+            "revision": alert.revision,
+            "hour": hour_of(alert),
+            "kind": kind_of(before, alert),
+            "reason": alert.amended_by,
+            "at": self._now,
+        }
+
+    def _tell_amendment(self, case: Case, before: Alert | None, alert: Alert) -> None:
+        kind = kind_of(before, alert)
+        found = corrections(before, alert) if before is not None and kind != "withdrawn" else ()
+        details = {
+            "revision": alert.revision,
+            "amendment": kind,
+            "title": alert.title,
+            "reason": alert.amended_by,
+            "corrections": [asdict(entry) for entry in found],
+        }
+        at = alert.starts_at if before is None else None
+        self._event(case, "amendment", amendment_text(kind, alert, found), alert, at, details)
+
+    def _event(
+        self,
+        case: Case,
+        kind: str,
+        text: str,
+        alert: Alert | None = None,
+        at: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        details = dict(details or {})
         if alert is not None:
             details["alert_id"] = alert.alert_id
         if at is not None:
@@ -467,68 +730,39 @@ class Placement:
                 "who": SYSTEM,
                 "kind": kind,
                 "text": text,
-                "details": orjson.dumps(details).decode(),
+                "details": details,
             }
         )
 
     # -- loading and writing ----------------------------------------------------------------------------------------
 
     def _load_known(self, rows: Sequence[Alert]) -> list[Alert]:
-        columns = (*_ALERT_COLUMNS, INCIDENT_ALERTS.c.incident_id)
-        for chunk in _chunks(sorted({alert.alert_id for alert in rows})):
-            for row in self._connection.execute(select(*columns).where(INCIDENT_ALERTS.c.alert_id.in_(chunk))):
-                self._alerts[row.alert_id] = (_alert(row[:-1]), row[-1])
-                self._stored.add(row.alert_id)
+        for alert, incident_id in self._records.alerts({alert.alert_id for alert in rows}):
+            self._alerts[alert.alert_id] = (alert, incident_id)
+            self._stored.add(alert.alert_id)
         return new_revisions(rows, {alert_id: alert.revision for alert_id, (alert, _) in self._alerts.items()})
 
     def _load_changes(self, fresh: Sequence[Alert], window: int) -> None:
         lookback = round(self._config.grouping.change_lookback * MICROS_PER_SECOND)
         start = min([alert.starts_at for alert in fresh], default=self._now) - window - 2 * lookback
-        self._changes = ChangeIndex(changes_of(self._changes_frame, start, self._now + window))
+        self._changes = ChangeIndex(self._changes_between(start, self._now + window))
 
     def _load_board(self, arriving: Sequence[Alert], window: int) -> None:
-        """Members that a new alert could link to; texts that do not matter for that are left in the database."""
-        table = INCIDENT_ALERTS.c
-        placing = {
-            "host",
-            "metric",
-            "series_id",
-            "fingerprint",
-            "labels",
-            "starts_at",
-            "ends_at",
-            "changed_at",
-            "state",
-        }
-        placing |= {"alert_id", "revision", "severity_number"}
-        columns = [table[name] if name in placing else null().label(name) for name in Alert.__dataclass_fields__]
-        floor = min(alert.starts_at for alert in arriving) - window
-        running = INCIDENTS.c.state != "resolved"
-        recent = or_(and_(running, table.activity_at >= floor), and_(~running, INCIDENTS.c.resolved_at >= floor))
-        lasting = and_(running, table.ends_at.is_(None))
-        series = sorted({alert.series_id for alert in arriving if alert.series_id is not None})
-        fingerprints = sorted({alert.fingerprint for alert in arriving})
-        reach = [and_(lasting, table.series_id.in_(chunk)) for chunk in _chunks(series)]
-        reach += [and_(lasting, table.fingerprint.in_(chunk)) for chunk in _chunks(fingerprints)]
-        reach += [and_(recent, table.host.in_(chunk)) for chunk in _chunks(sorted(self._near(arriving)))]
+        """Members that a new alert could link to."""
         scoped = [a for a in arriving if a.metric and self._topology.scopes(a.host, label_map(a.labels))]
-        if scoped:
-            starts = [alert.starts_at for alert in scoped]
-            nearby = table.starts_at.between(min(starts) - NEARBY, max(starts) + NEARBY)
-            for chunk in _chunks(sorted({str(alert.metric) for alert in scoped})):
-                reach.append(and_(recent, nearby, table.hops == 0, table.metric.in_(chunk)))
-        members: dict[str, tuple[Alert, str, int]] = {}
-        for condition in reach:
-            statement = (
-                select(*columns, table.incident_id, table.hops)
-                .join(INCIDENTS, INCIDENTS.c.incident_id == table.incident_id)
-                .where(condition, ~_SUPPRESSED, INCIDENTS.c.merged_into.is_(None))
-            )
-            for row in self._connection.execute(statement):
-                members[row.alert_id] = (_alert(row[:-2]), row.incident_id, row.hops)
+        starts = [alert.starts_at for alert in scoped]
+        reach = Reach(
+            floor=min(alert.starts_at for alert in arriving) - window,
+            series=frozenset(alert.series_id for alert in arriving if alert.series_id is not None),
+            fingerprints=frozenset(alert.fingerprint for alert in arriving),
+            hosts=frozenset(self._near(arriving)),
+            metrics=frozenset(str(alert.metric) for alert in scoped),
+            began=(min(starts, default=0) - NEARBY, max(starts, default=0) + NEARBY),
+        )
+        members = {alert.alert_id: (alert, owner, hops) for alert, owner, hops in self._records.nearby(reach)}
         self._load_cases({incident_id for _, incident_id, _ in members.values()})
         for alert, incident_id, hops in members.values():
-            self._board.put(incident_id, alert, hops, self._cases[incident_id].row["resolved_at"])
+            self._board.put(incident_id, alert, hops, self._cases[incident_id].linked_until)
 
     def _near(self, arriving: Sequence[Alert]) -> set[str]:
         """Hosts whose incidents a new alert could join."""
@@ -542,9 +776,8 @@ class Placement:
         return near
 
     def _load_cases(self, incident_ids: Iterable[str]) -> None:
-        for chunk in _chunks(sorted(set(incident_ids) - self._cases.keys())):
-            for row in self._connection.execute(select(INCIDENTS).where(INCIDENTS.c.incident_id.in_(chunk))):
-                self._adopt(row)
+        for row in self._records.incidents(set(incident_ids) - self._cases.keys()):
+            self._adopt(row)
 
     def _case(self, incident_id: str) -> Case:
         self._load_cases([incident_id])
@@ -553,73 +786,53 @@ class Placement:
     def _owner(self, alert_id: str) -> str | None:
         return self._alerts[alert_id][1] if alert_id in self._alerts else None
 
-    def _adopt(self, row: Row[Any]) -> Case:
-        case = Case({**row._mapping, "assessment": orjson.loads(row.assessment)})
+    def _adopt(self, row: dict[str, Any]) -> Case:
+        case = Case(row)
+        case.before = case.standing
         self._cases[case.incident_id] = case
         return case
 
     def _complete(self, *cases: Case) -> None:
         """Load all members of cases; those changed in this transaction stay as they are."""
         missing = {case.incident_id: case for case in cases if not case.complete}
-        table = INCIDENT_ALERTS.c
-        columns = (*_ALERT_COLUMNS, table.incident_id, table.link, table.link_text, table.hops)
-        for chunk in _chunks(sorted(missing)):
-            for row in self._connection.execute(select(*columns).where(table.incident_id.in_(chunk))):
-                alert, case = _alert(row[:-4]), missing[row.incident_id]
-                self._stored.add(alert.alert_id)
-                current, owner = self._alerts.setdefault(alert.alert_id, (alert, case.incident_id))
-                if owner == case.incident_id:
-                    case.members.setdefault(alert.alert_id, Member(current, row.link, row.link_text, row.hops))
+        for alert, incident_id, link, link_text, hops in self._records.members(missing):
+            self._stored.add(alert.alert_id)
+            current, owner = self._alerts.setdefault(alert.alert_id, (alert, incident_id))
+            if owner == incident_id:
+                missing[incident_id].members.setdefault(alert.alert_id, Member(current, link, link_text, hops))
         for case in missing.values():
             case.complete = True
 
-    def _write_incidents(self, cases: Sequence[Case]) -> None:
-        rows = [({**case.row, "assessment": orjson.dumps(case.assessment).decode()}, case.born) for case in cases]
-        _insert(self._connection, INCIDENTS, [row for row, born in rows if born])
-        _replace(self._connection, INCIDENTS, "incident_id", [row for row, born in rows if not born])
-
-    def _write_alerts(self) -> None:
+    def _placed(self) -> list[Placed]:
         places = {
             alert_id: (case.incident_id, member)
             for case in self._cases.values()
             for alert_id, member in case.members.items()
+            if alert_id in self._dirty_alerts
         }
-        fresh: list[dict[str, Any]] = []
-        changed: list[dict[str, Any]] = []
+        placed = []
         for alert_id in sorted(self._dirty_alerts):
-            alert = self._alerts[alert_id][0]
-            incident_id, member = places.get(alert_id, (None, None))
-            values: dict[str, Any] = asdict(alert) | {
-                "incident_id": incident_id,
-                "link": member.link if member else None,
-                "link_text": member.link_text if member else None,
-                "hops": member.hops if member else 0,
-                "activity_at": max(alert.starts_at, alert.changed_at, alert.ends_at or alert.starts_at),
-            }
-            (changed if alert_id in self._stored else fresh).append(values)
-        _insert(self._connection, INCIDENT_ALERTS, fresh)
-        _replace(self._connection, INCIDENT_ALERTS, "alert_id", changed)
-        _insert(self._connection, INCIDENT_EVENTS, self._events)
+            alert, stored = self._alerts[alert_id][0], alert_id in self._stored
+            if alert_id in places:
+                incident_id, member = places[alert_id]
+                placed.append(Placed(alert, incident_id, member.link, member.link_text, member.hops, stored))
+            else:
+                placed.append(Placed(alert, None, None, None, 0, stored))
+        return placed
 
 
-def _alert(values: Sequence[Any]) -> Alert:
-    return Alert(*values)
+def _keep_what_was_wrong(before: Alert, alert: Alert) -> Alert:
+    """The end says how it ended, a withdrawal nothing: what people need to see stays what was wrong."""
+    kept: dict[str, Any] = {name: getattr(before, name) for name in _WRONG}
+    return replace(alert, **kept)
 
 
-def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
+def _over_when_found(alert: Alert) -> bool:
+    """Whether nobody could know of an alert before it was over."""
+    return bool(alert.amended_by) and alert.counted and not alert.active
 
 
-def _replace(connection: Connection, table: Table, key: str, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    parameter = {name: f"new_{name}" for name in rows[0]}
-    values: dict[str, Any] = {name: bindparam(parameter[name]) for name in rows[0] if name != key}
-    statement = update(table).where(table.c[key] == bindparam(parameter[key])).values(values)
-    connection.execute(statement, [{parameter[name]: value for name, value in row.items()} for row in rows])
-
-
-def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
+def _left_firing(case: Case, before: Alert) -> bool:
+    """Whether a person resolved an incident although this alert fired then."""
+    over_at = before.over_at
+    return case.row["resolved_by"] != SYSTEM and (over_at is None or over_at > int(case.row["resolved_at"]))

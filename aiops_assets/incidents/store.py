@@ -19,16 +19,28 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func,
 
 from aiops_assets.config import Config
 from aiops_assets.hours import MICROS_PER_SECOND, instant, micros
-from aiops_assets.incidents.correlation import Alert, alerts_of
+from aiops_assets.incidents.amendments import AmendmentKind, Correction
+from aiops_assets.incidents.correlation import Alert, alerts_of, changes_of
 from aiops_assets.incidents.lifecycle import Action, ActionNotAllowed, IncidentNotFound, allowed_actions
+from aiops_assets.incidents.paging import PageReason
 from aiops_assets.incidents.placing import SYSTEM, Placement
+from aiops_assets.incidents.records import DatabaseRecords
 from aiops_assets.incidents.topology import Topology
 from aiops_assets.operations import audit
 from aiops_assets.operations.database import change_number, changing, connect, reading, upgrade
-from aiops_assets.operations.models import INCIDENT_ALERTS, INCIDENT_EVENTS, INCIDENTS, SILENCES
+from aiops_assets.operations.models import (
+    ALERT_AMENDMENTS,
+    INCIDENT_ALERTS,
+    INCIDENT_EVENTS,
+    INCIDENT_PAGES,
+    INCIDENTS,
+    SILENCES,
+)
 from aiops_assets.tables import INCIDENTS as INCIDENTS_TABLE
 
 MAX_WHO, MAX_TEXT = 255, 10_000
+#: why an incident is resolved that resolved itself
+ENDED = "all alerts have ended"
 _ALERT_FIELDS = tuple(Alert.__dataclass_fields__)
 
 
@@ -63,7 +75,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An entry of the timeline. ``event_time`` is when the thing itself happened, where that differs from ``at``."""
+    """An entry of the timeline. ``event_time`` is when the thing itself happened, where that differs from ``at``.
+
+    An amendment has its parts beside the text: what it means for the alert, the alert's title, reason, what changed.
+    """
 
     event_id: int
     at: int
@@ -72,6 +87,11 @@ class Event:
     text: str
     event_time: int | None
     alert_id: str | None
+    revision: int | None = None
+    amendment: AmendmentKind | None = None
+    title: str | None = None
+    reason: str | None = None
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def happened_at(self) -> int:
@@ -80,8 +100,39 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Amendment:
+    """What an amendment said of an alert; ``hour`` (``YYYY-MM-DDTHH``) is the one that was derived again."""
+
+    hour: str
+    kind: AmendmentKind
+    reason: str
+    at: int
+    revision: int
+    alert_id: str
+    alert_title: str
+    host: str
+    incident_id: str | None
+    incident_title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A moment at which somebody is paged (``paging``). ``page_id`` grows in the order in which they are due."""
+
+    page_id: int
+    incident_id: str
+    at: int
+    priority: int
+    reason: PageReason
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
-    """An incident. ``members``, ``suppressed`` and ``events`` are filled by ``IncidentStore.get`` only."""
+    """An incident. ``members``, ``suppressed`` and ``events`` are filled by ``IncidentStore.get`` only.
+
+    ``members`` has withdrawn alerts too, which count for nothing. ``withdrawn_because`` is the reason when all of them
+    are, whatever people then did with the incident.
+    """
 
     incident_id: str
     title: str
@@ -100,10 +151,14 @@ class Incident:
     acknowledged_at: int | None
     resolved_at: int | None
     resolved_by: str | None
+    resolution: str | None
     merged_into: str | None
     alerts: int
     firing: int
     suppressed_alerts: int
+    withdrawn_alerts: int
+    amended_alerts: int
+    withdrawn_because: str | None
     causes: tuple[tuple[str, str], ...]
     suspects: tuple[Suspect, ...]
     related: tuple[str, ...]
@@ -160,37 +215,46 @@ class IncidentStore:
     ) -> list[str]:
         """Take new revisions of alerts (``tables.ALERTS``, any order), in one transaction; ids of touched incidents.
 
-        Revisions that were taken before change nothing. ``entities`` and ``changes`` are rows of their canonical
-        tables; changes that became known since are added to running incidents even when no alert comes. Hand the same
-        ``config`` and ``entities`` objects while they are unchanged: the dependency graph is kept for them.
+        Revisions that were taken before change nothing. What ``amended_by`` does is told in ``placing``; each revision
+        of an alert that has it makes one entry ``amendment`` in the timeline. ``entities`` and ``changes`` are rows of
+        their canonical tables; changes that became known since are added to running incidents even when no alert comes.
+        Hand the same ``config`` and ``entities`` objects while they are unchanged: the dependency graph is kept.
         """
         if alerts.is_empty() and changes.is_empty():
             return []
         rows = alerts_of(alerts)
         topology = self._topology_of(config, entities)
         with changing(self.engine) as transaction:
-            return Placement(transaction, config, topology, changes, now).run(rows)
+            known = DatabaseRecords(transaction)
+            return Placement(known, config, topology, lambda start, end: changes_of(changes, start, end), now).run(rows)
 
     def auto_resolve(self, now: int, config: Config) -> list[str]:
-        """Resolve incidents whose alerts all ended ``grouping.resolve_after`` before ``now``; their ids."""
-        ended_before = now - round(config.grouping.resolve_after * MICROS_PER_SECOND)
+        """Resolve incidents whose alerts all ended ``grouping.resolve_after`` before ``now``; their ids.
+
+        They were resolved at that moment, however much later somebody looked.
+        """
+        lasting = round(config.grouping.resolve_after * MICROS_PER_SECOND)
+        ended_before = now - lasting
         due = and_(INCIDENTS.c.state != "resolved", INCIDENTS.c.ended_at <= ended_before, ~INCIDENTS.c.held_open)
         with reading(self.engine) as connection:
             if connection.execute(select(INCIDENTS.c.incident_id).where(due).limit(1)).first() is None:
                 return []
         with changing(self.engine) as transaction:
             connection = transaction.connection
-            ids = sorted(row.incident_id for row in connection.execute(select(INCIDENTS.c.incident_id).where(due)))
-            for incident_id in ids:
-                values = {"state": "resolved", "resolved_at": now, "resolved_by": SYSTEM}
+            columns = (INCIDENTS.c.incident_id, INCIDENTS.c.ended_at)
+            ended = dict(sorted(tuple(row) for row in connection.execute(select(*columns).where(due))))
+            for incident_id, ended_at in ended.items():
+                values = resolved_itself(ended_at + lasting)
                 _change(connection, incident_id, values, now, transaction.mark())
-                _event(connection, incident_id, now, SYSTEM, "resolved", "all alerts have ended")
-            return ids
+                _event(connection, incident_id, now, SYSTEM, "resolved", ENDED)
+            return list(ended)
 
     def prune(self, before: int) -> int:
         """Forget alerts that belong to no incident and ended before an instant; how many."""
         old = and_(INCIDENT_ALERTS.c.incident_id.is_(None), INCIDENT_ALERTS.c.activity_at < before)
+        gone = select(INCIDENT_ALERTS.c.alert_id).where(old)
         with changing(self.engine) as transaction:
+            transaction.connection.execute(delete(ALERT_AMENDMENTS).where(ALERT_AMENDMENTS.c.alert_id.in_(gone)))
             return transaction.connection.execute(delete(INCIDENT_ALERTS).where(old)).rowcount
 
     # -- what people do -----------------------------------------------------------------------------------------------
@@ -219,7 +283,8 @@ class IncidentStore:
 
     def reopen(self, incident_id: str, who: str, text: str = "", *, at: int | None = None) -> Incident:
         """It is not over. It does not resolve itself until a new alert has joined and ended."""
-        changed = {"state": "reopened", "held_open": True, "resolved_at": None, "resolved_by": None}
+        changed = {"state": "reopened", "held_open": True}
+        changed |= {"resolved_at": None, "resolved_by": None, "resolution": None}
         return self._act("reopen", incident_id, who, text, at, changed)
 
     def act(self, action: Action, incident_id: str, who: str, text: str = "", assignee: str = "") -> Incident:
@@ -315,7 +380,7 @@ class IncidentStore:
             if action == "acknowledge" and incident.acknowledged_at is None:
                 changed["acknowledged_at"] = now
             if action == "resolve":
-                changed |= {"resolved_at": now, "resolved_by": who}
+                changed |= {"resolved_at": now, "resolved_by": who, "resolution": text or None}
             kinds = {"acknowledge": "acknowledged", "assign": "assigned", "resolve": "resolved", "reopen": "reopened"}
             _change(connection, incident_id, changed, now, transaction.mark())
             _event(connection, incident_id, now, who, kinds.get(action, "note"), text)
@@ -400,6 +465,35 @@ class IncidentStore:
         with reading(self.engine) as connection:
             return tuple(_member(row) for row in connection.execute(statement.limit(limit).offset(offset)))
 
+    def amendments(self, first_hour: str, last_hour: str, limit: int = 1_000) -> tuple[Amendment, ...]:
+        """What amendments of hours between two (``YYYY-MM-DDTHH``, both included) said of alerts, newest hour first."""
+        table, alerts = ALERT_AMENDMENTS.c, INCIDENT_ALERTS.c
+        columns = (
+            *(table[name] for name in ("hour", "kind", "reason", "at", "revision", "alert_id")),
+            *(alerts.title, alerts.host, alerts.incident_id, INCIDENTS.c.title.label("incident_title")),
+        )
+        statement = (
+            select(*columns)
+            .select_from(ALERT_AMENDMENTS)
+            .join(INCIDENT_ALERTS, alerts.alert_id == table.alert_id)
+            .outerjoin(INCIDENTS, INCIDENTS.c.incident_id == alerts.incident_id)
+            .where(table.hour.between(first_hour, last_hour))
+            .order_by(table.hour.desc(), table.at.desc(), table.alert_id, table.revision)
+        )
+        with reading(self.engine) as connection:
+            return tuple(Amendment(*row) for row in connection.execute(statement.limit(limit)))
+
+    def pages(self, *, after: int = 0, incident_id: str = "", limit: int = 1_000) -> tuple[Page, ...]:
+        """Moments at which somebody is paged, oldest first: those behind a ``page_id``, of all incidents or of one."""
+        table = INCIDENT_PAGES.c
+        conditions = [table.page_id > after]
+        if incident_id:
+            conditions.append(table.incident_id == incident_id)
+        columns = [table[name] for name in Page.__dataclass_fields__]
+        statement = select(*columns).where(*conditions).order_by(table.page_id).limit(limit)
+        with reading(self.engine) as connection:
+            return tuple(Page(*row) for row in connection.execute(statement))
+
     def silences(self, *, active_at: int | None = None, limit: int = 500) -> tuple[Silence, ...]:
         """Silences, newest first; with ``active_at`` only those that hold then."""
         table = SILENCES.c
@@ -422,42 +516,39 @@ class IncidentStore:
         with reading(self.engine) as connection:
             return change_number(connection), tuple(connection.execute(changed).scalars())
 
-    def snapshot(self, now: int) -> pl.DataFrame:
-        """``tables.INCIDENTS``: what is not resolved, and what changed since the day before ``now``'s."""
+    def snapshot(self, now: int, since: int | None = None) -> pl.DataFrame:
+        """``tables.INCIDENTS``: what is not resolved, and what changed after ``since``.
+
+        ``since`` is the instant of the snapshot before; by default the start of the day before ``now``'s. Incidents
+        that another one took over are among them, with ``merged_into``, so that history does not take them for open.
+        """
         day = instant(now).replace(hour=0, minute=0, second=0, microsecond=0)
-        recent = INCIDENTS.c.updated_at >= micros(day - timedelta(days=1))
-        alerts = INCIDENT_ALERTS.c
+        recent = INCIDENTS.c.updated_at >= (micros(day - timedelta(days=1)) if since is None else since)
+        alerts, events = INCIDENT_ALERTS.c, INCIDENT_EVENTS.c
         with reading(self.engine) as connection:
-            chosen = and_(or_(INCIDENTS.c.state != "resolved", recent), INCIDENTS.c.merged_into.is_(None))
+            chosen = or_(INCIDENTS.c.state != "resolved", recent)
             statement = select(INCIDENTS).where(chosen).order_by(INCIDENTS.c.incident_id)
             incidents = [_incident(row) for row in connection.execute(statement)]
-            members: dict[str, Any] = {incident.incident_id: [] for incident in incidents}
-            pairs = select(alerts.incident_id, alerts.alert_id).join(INCIDENTS).where(chosen)
-            for row in connection.execute(pairs.order_by(alerts.starts_at, alerts.alert_id)):
-                members[row.incident_id].append(row.alert_id)
-        rows = [
-            (
-                now,
-                incident.incident_id,
-                incident.title,
-                incident.state,
-                incident.priority,
-                incident.impact,
-                incident.urgency,
-                incident.assignee,
-                [*incident.hosts],
-                members[incident.incident_id],
-                incident.started_at,
-                incident.opened_at,
-                incident.acknowledged_at,
-                incident.resolved_at,
-                day.strftime("%Y-%m-%d"),
+            members: dict[str, list[Any]] = {incident.incident_id: [] for incident in incidents}
+            columns = (alerts.incident_id, alerts.alert_id, alerts.state, alerts.kind, alerts.suppressed_by)
+            rows = select(*columns).join(INCIDENTS).where(chosen)
+            for row in connection.execute(rows.order_by(alerts.starts_at, alerts.alert_id)):
+                members[row.incident_id].append(row)
+            told = (
+                select(events.incident_id, events.kind, func.count().label("times"), func.min(events.at).label("first"))
+                .join(INCIDENTS)
+                .where(chosen, events.kind.in_(("resolved", "reopened")))
+                .group_by(events.incident_id, events.kind)
             )
+            turns = {(row.incident_id, row.kind): (row.times, row.first) for row in connection.execute(told)}
+        snapshots = [
+            _snapshot_row(incident, members[incident.incident_id], turns)
+            | {"snapshot_at": now, "day": day.strftime("%Y-%m-%d")}
             for incident in incidents
         ]
         schema = INCIDENTS_TABLE.schema
         plain = {name: pl.Int64() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
-        return pl.DataFrame(rows, schema=plain, orient="row").select(
+        return pl.DataFrame(snapshots, schema=plain, orient="row").select(
             pl.col(name).cast(dtype) for name, dtype in schema.items()
         )
 
@@ -466,6 +557,38 @@ class IncidentStore:
         if kept is None or kept[0] is not config or kept[1] is not entities:
             kept = self._topology = (config, entities, Topology.of(config, entities))
         return kept[2]
+
+
+def _snapshot_row(
+    incident: Incident, members: Sequence[Any], turns: Mapping[tuple[str, str], tuple[int, int]]
+) -> dict[str, Any]:
+    """An incident as its daily snapshot has it. ``turns``: (id, kind of event) → (how often, first instant)."""
+    withdrawn = [row for row in members if row.state == "withdrawn"]
+    suppressed = [
+        row
+        for row in members
+        if row.state == "suppressed" or (row.state == "resolved" and row.suppressed_by is not None)
+    ]
+    counted = [row for row in members if row not in withdrawn and row not in suppressed]
+    names = (
+        "incident_id", "title", "state", "priority", "impact", "urgency", "assignee", "started_at", "opened_at",
+        "acknowledged_at", "resolved_at", "resolved_by", "merged_into", "ended_at", "updated_at",
+    )  # fmt: skip
+    return {name: getattr(incident, name) for name in names} | {
+        "hosts": [*incident.hosts],
+        "alert_ids": [row.alert_id for row in members],
+        "first_resolved_at": turns.get((incident.incident_id, "resolved"), (0, incident.resolved_at))[1],
+        "reopened": turns.get((incident.incident_id, "reopened"), (0, 0))[0],
+        "alerts": len(counted),
+        "suppressed_alerts": len(suppressed),
+        "withdrawn_alerts": len(withdrawn),
+        "kinds": sorted({row.kind for row in counted}),
+    }
+
+
+def resolved_itself(at: int) -> dict[str, Any]:
+    """What is written of an incident that resolved itself at an instant."""
+    return {"state": "resolved", "resolved_at": at, "resolved_by": SYSTEM, "resolution": ENDED}
 
 
 def _now(at: int | None) -> int:
@@ -537,7 +660,7 @@ def _event(connection: Connection, incident_id: str, at: int, who: str, kind: st
 def _incident(row: Row[Any]) -> Incident:
     values = dict(row._mapping)
     found = orjson.loads(values.pop("assessment"))
-    del values["touched"], values["held_open"]
+    del values["touched"], values["held_open"], values["paged_priority"]
     return Incident(
         **values,
         impact_text=found.get("impact_text", ""),
@@ -546,6 +669,9 @@ def _incident(row: Row[Any]) -> Incident:
         alerts=found.get("alerts", 0),
         firing=found.get("firing", 0),
         suppressed_alerts=found.get("suppressed", 0),
+        withdrawn_alerts=found.get("withdrawn", 0),
+        amended_alerts=found.get("amended", 0),
+        withdrawn_because=found.get("withdrawn_because"),
         causes=tuple((cause["host"], cause["text"]) for cause in found.get("causes", ())),
         suspects=tuple(Suspect(**suspect) for suspect in found.get("suspects", ())),
         related=tuple(found.get("related", ())),
@@ -564,7 +690,10 @@ def _member(row: Row[Any]) -> Member:
 
 def _timeline_event(row: Row[Any]) -> Event:
     details = orjson.loads(row.details)
-    return Event(row.event_id, row.at, row.who, row.kind, row.text, details.get("event_time"), details.get("alert_id"))
+    changed = tuple(Correction(**entry) for entry in details.pop("corrections", ()))
+    known = {name: value for name, value in details.items() if name in Event.__dataclass_fields__}
+    known = {"event_time": None, "alert_id": None} | known
+    return Event(row.event_id, row.at, row.who, row.kind, row.text, **known, corrections=changed)
 
 
 def _silence(row: Row[Any]) -> Silence:

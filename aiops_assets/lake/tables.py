@@ -10,17 +10,21 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import unquote
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 
+from aiops_assets.lake import encoding
 from aiops_assets.tables import TABLES, Table
 
+#: Every commit lists the log's folder: with a day of one commit a second in it an append takes most of a second. What
+#: is older than the last checkpoint is of no use here, and replaced files are kept by ``lake.upkeep``, not by the log.
 _CONFIGURATION: Mapping[str, str | None] = {
-    "delta.logRetentionDuration": "interval 1 days",
-    "delta.deletedFileRetentionDuration": "interval 1 days",
+    "delta.logRetentionDuration": "interval 10 minutes",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
     "delta.checkpointInterval": "100",
     "delta.enableExpiredLogCleanup": "true",
 }
@@ -59,8 +63,12 @@ class Lake:
     def scan(self, name: str, hours: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> pl.LazyFrame:
         """A lazy frame over a table, limited to partitions when given; empty with the right schema when it is new."""
         handle = self.open(name) if hours != [] else None
-        frame = _scan(handle, TABLES[name], hours, self.storage_options)
+        frame = self.scan_at(handle, name, hours)
         return frame.select(columns) if columns is not None else frame
+
+    def scan_at(self, handle: DeltaTable | None, name: str, hours: Sequence[str] | None = None) -> pl.LazyFrame:
+        """``scan`` of the version that a handle stands at, for reading several parts of one state of a table."""
+        return _scan(handle, TABLES[name], hours, self.storage_options)
 
     def read(self, name: str, hours: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """``scan``, collected."""
@@ -93,7 +101,11 @@ class TableWriter:
     def __init__(self, lake: Lake, table: Table) -> None:
         self._lake, self.table = lake, table
         self._handle = lake.open(table.name)
+        if self._handle is not None:
+            configure(self._handle)
         self._taken: dict[str, int] = {}
+        #: whether the stored schema may be narrower than the table's; false once it was seen to be complete
+        self._widen = self._handle is not None
         self._partitions = {part.partition for part in lake.partitions(table.name)}
         #: files added to a partition ("" for an unpartitioned table) since it was last compacted
         self.small_files: dict[str, int] = {}
@@ -121,11 +133,12 @@ class TableWriter:
             target,
             frame,
             mode="append",
+            schema_mode=self._schema_mode(),
             partition_by=self.table.partition,
             configuration=_CONFIGURATION if self._handle is None else None,
             description=self.table.description if self._handle is None else None,
             commit_properties=properties,
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            writer_properties=encoding.OPEN,
             storage_options=self._lake.storage_options or None,
         )
         if self._handle is None:
@@ -142,7 +155,7 @@ class TableWriter:
             if self._handle is not None:
                 self._handle.optimize.compact(
                     partition_filters=[(self.table.partition, "=", partition)] if self.table.partition else None,
-                    writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+                    writer_properties=encoding.MERGED,
                 )
             del self.small_files[partition]
 
@@ -152,12 +165,14 @@ class TableWriter:
             self.append(frame, {})
             return
         frame = frame.select(pl.col(name).cast(dtype) for name, dtype in self.table.schema.items())
+        frame = frame.sort(self.table.sort) if self.table.sort else frame
         write_deltalake(
             self._handle,
-            frame.sort(self.table.sort) if self.table.sort else frame,
+            frame,
             mode="overwrite",
+            schema_mode=self._schema_mode(),
             predicate=f"{self.table.partition} = {quote(partition)}",
-            writer_properties=WriterProperties(compression="ZSTD", compression_level=3),
+            writer_properties=encoding.closed(self.table, frame),
         )
         self.small_files.pop(partition, None)
 
@@ -175,6 +190,7 @@ class TableWriter:
             target,
             frame,
             mode="overwrite",
+            schema_mode=self._schema_mode(),
             configuration=_CONFIGURATION if self._handle is None else None,
             storage_options=self._lake.storage_options or None,
         )
@@ -197,8 +213,34 @@ class TableWriter:
             return 0
         return len(self._handle.file_uris(file_pruning_predicate=_in_partitions(self.table, [partition])))
 
+    def _schema_mode(self) -> Literal["merge"] | None:
+        """``merge`` while the stored table lacks columns, as one written by an earlier schema version does."""
+        if self._widen and self._handle is not None:
+            stored = {field.name for field in self._handle.schema().fields}
+            self._widen = not stored.issuperset(self.table.schema)
+            return "merge" if self._widen else None
+        return None
+
     def _version(self) -> int:
         return self._handle.version() if self._handle is not None else -1
+
+
+def configure(handle: DeltaTable) -> None:
+    """Give a table that an earlier version created the properties of today; one commit, only where they differ."""
+    present = handle.metadata().configuration
+    wanted = {name: str(value) for name, value in _CONFIGURATION.items() if present.get(name) != value}
+    if wanted:
+        handle.alter.set_table_properties(wanted)
+
+
+def data_files(handle: DeltaTable, predicate: list[tuple[str, str, Any]] | None = None) -> list[str]:
+    """Paths (or object-store URIs) of a table's files. delta-rs gives a folder with spaces in its URL form."""
+    uris = handle.file_uris(file_pruning_predicate=predicate)
+    encoded = handle.table_uri.removeprefix("file://")
+    folder = unquote(encoded)
+    if "://" in encoded or folder == encoded:
+        return uris
+    return [folder + uri.removeprefix(encoded) for uri in uris]
 
 
 def quote(text: str) -> str:
@@ -214,7 +256,7 @@ def labels(canonical: str) -> dict[str, str]:
 def _scan(
     handle: DeltaTable | None, table: Table, partitions: Sequence[str] | None, storage_options: dict[str, str]
 ) -> pl.LazyFrame:
-    uris = handle.file_uris(file_pruning_predicate=_in_partitions(table, partitions)) if handle is not None else []
+    uris = data_files(handle, _in_partitions(table, partitions)) if handle is not None else []
     if not uris:
         return table.empty().lazy()
     return pl.scan_parquet(

@@ -64,9 +64,9 @@ class Quarantine:
             temporary.replace(path)
             fsync_folder(folder)
 
-    def entries(self, source: str | None = None) -> Iterator[QuarantineEntry]:
-        """What is in quarantine, by source and position."""
-        for path in self._files(source):
+    def entries(self, source: str | None = None, *, retried: bool = False) -> Iterator[QuarantineEntry]:
+        """What is in quarantine, by source and position; with ``retried`` also what was sent through again since."""
+        for path in self._files(source, retried):
             with path.open("rb") as file:
                 for line in file:
                     yield _decode(line)
@@ -91,13 +91,15 @@ class Quarantine:
         writer.seal()
         return total
 
-    def _files(self, source: str | None) -> Iterator[Path]:
+    def _files(self, source: str | None, retried: bool = False) -> Iterator[Path]:
         if not self.root.exists():
             return
         folders = [self.root / source] if source else sorted(path for path in self.root.iterdir() if path.is_dir())
         for folder in folders:
             if folder.is_dir():
                 yield from sorted(folder.glob("*.jsonl"))
+                if retried:
+                    yield from sorted(folder.glob(f"*{_RETRIED}"))
 
 
 def _delivery(entry: QuarantineEntry, number: int) -> Delivery:

@@ -1,7 +1,7 @@
-"""Reading sealed segments in order, and measuring what waits.
+"""Reading sealed segments in order, packed ones included, and measuring what waits.
 
 Readers never list a writer's folder in a loop (it may hold hundreds of thousands of segments): numbers are contiguous,
-so the next one is probed by name.
+so the next one is probed by name. Only where there is no file of that name are the packs asked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiops_assets.landing.packing import DamagedPack, find, packed_ranges, read_packed
 from aiops_assets.landing.segment import OPEN, SEALED, DamagedSegment, Delivery, decode, is_name, segment_path
 
 
@@ -43,7 +44,10 @@ def writers(root: Path) -> list[str]:
 def read_segment(folder: Path, seq: int) -> Segment:
     """Read one sealed segment whole; damage is reported, never raised, so that one bad file stops nobody."""
     path = segment_path(folder, seq)
-    data = path.read_bytes()
+    try:
+        data = read_bytes(folder, seq)
+    except DamagedPack as damage:
+        return Segment(folder.name, seq, [], 0, DamagedSegment(path, 0, str(damage)))
     deliveries: list[Delivery] = []
     try:
         deliveries.extend(decode(path, data, folder.name, seq))
@@ -51,6 +55,33 @@ def read_segment(folder: Path, seq: int) -> Segment:
         whole = deliveries_before(path, data, folder.name, seq)
         return Segment(folder.name, seq, whole, len(data), damage, data[damage.offset :])
     return Segment(folder.name, seq, deliveries, len(data))
+
+
+def read_bytes(folder: Path, seq: int) -> bytes:
+    """The bytes of a sealed segment, from its own file or from a pack.
+
+    Raises:
+        FileNotFoundError: there is no such segment.
+        DamagedPack: it is in a pack that does not give it back.
+    """
+    try:
+        return segment_path(folder, seq).read_bytes()
+    except FileNotFoundError:
+        return read_packed(folder, seq)
+
+
+def look(folder: Path, seq: int) -> tuple[int, float] | None:
+    """(bytes, modification time in epoch seconds) of a sealed segment, packed or not; ``None`` when there is none."""
+    try:
+        stat = segment_path(folder, seq).stat()
+    except FileNotFoundError:
+        try:
+            found = find(folder, seq)
+        except DamagedPack:
+            # It is there, though not to be read: whoever reads it is told.
+            return 0, 0.0
+        return None if found is None else (found[1].length, found[1].modified / 1e9)
+    return stat.st_size, stat.st_mtime_ns / 1e9
 
 
 def deliveries_before(path: Path, data: bytes, writer: str, seq: int) -> list[Delivery]:
@@ -69,10 +100,10 @@ def waiting_segments(folder: Path, after: int, max_bytes: int) -> list[tuple[int
     found: list[tuple[int, int]] = []
     total, seq = 0, after + 1
     while True:
-        try:
-            size = segment_path(folder, seq).stat().st_size
-        except FileNotFoundError:
+        seen = look(folder, seq)
+        if seen is None:
             return found
+        size = seen[0]
         if found and total + size > max_bytes:
             return found
         found.append((seq, size))
@@ -87,8 +118,9 @@ def backlog(root: Path, taken: Mapping[str, int]) -> Backlog:
         folder = root / writer
         waiting = waiting_segments(folder, taken.get(writer, first_seq(folder) - 1), 1 << 62)
         if waiting:
-            modified = segment_path(folder, waiting[0][0]).stat().st_mtime
-            oldest = modified if oldest is None else min(oldest, modified)
+            first = look(folder, waiting[0][0])
+            if first is not None:
+                oldest = first[1] if oldest is None else min(oldest, first[1])
         segments += len(waiting)
         size += sum(bytes_ for _, bytes_ in waiting)
     return Backlog(segments, size, oldest)
@@ -123,25 +155,29 @@ class BacklogMeter:
     def _look_further(self, folder: Path, writer: str, waiting: deque[tuple[int, int, float]]) -> None:
         while True:
             seq = self._seen[writer] + 1
-            try:
-                stat = segment_path(folder, seq).stat()
-            except FileNotFoundError:
+            seen = look(folder, seq)
+            if seen is None:
                 return
-            waiting.append((seq, stat.st_size, stat.st_mtime))
+            waiting.append((seq, *seen))
             self._seen[writer] = seq
 
 
 def first_seq(folder: Path) -> int:
-    """The lowest segment number still there (1 in an empty folder); lists the folder, so call it once a start."""
-    return min(numbers(folder, SEALED), default=1)
+    """The lowest segment number still there, packed or not (1 in an empty folder).
+
+    It lists the folder, so call it once a start.
+    """
+    return min([*numbers(folder, SEALED), *(first for first, _ in packed_ranges(folder))], default=1)
 
 
 def gaps(folder: Path) -> list[int]:
     """Numbers that are missing between the lowest and the highest segment: each one is an alarm."""
     present = set(numbers(folder, SEALED)) | set(numbers(folder, OPEN))
+    for first, last in packed_ranges(folder):
+        present.update(range(first, last + 1))
     return sorted(set(range(min(present), max(present) + 1)) - present) if present else []
 
 
 def numbers(folder: Path, suffix: str) -> list[int]:
-    """Segment numbers in a folder with a given suffix, unordered."""
+    """Segment numbers in a folder with a given suffix, unordered; those in packs are not among them."""
     return [int(path.stem) for path in folder.glob(f"*{suffix}") if path.stem.isdigit()]

@@ -1,7 +1,8 @@
 """Releasing segments that the lake has: only after a sync, only past every position that could still be needed.
 
 delta-rs does not fsync its commits, so a file system sync comes first; what is older than the retention time and lies
-before the oldest saved position goes. A writer's newest segment always stays: its name is the writer's counter.
+before the oldest saved position goes. A writer's newest segment always stays: its name is the writer's counter. A pack
+goes whole, when all its segments may.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiops_assets.landing.packing import FOLDER, packs
 from aiops_assets.landing.reader import numbers, writers
 from aiops_assets.landing.segment import SEALED, segment_path
 from aiops_assets.landing.writer import fsync_folder
@@ -37,9 +39,21 @@ def release(root: Path, positions: Mapping[str, int], keep_seconds: float, *, dr
     releases = []
     for writer in writers(root):
         folder = root / writer
-        present = sorted(numbers(folder, SEALED))
         count = size = 0
-        for seq in present[:-1]:
+        kept_pack = False
+        for first, last, path in packs(folder):
+            stat = path.stat()
+            if last > positions.get(writer, 0) or stat.st_mtime > horizon:
+                kept_pack = True
+                break
+            count, size = count + last - first + 1, size + stat.st_size
+            if not dry_run:
+                path.unlink()
+        if count and not dry_run:
+            fsync_folder(folder / FOLDER)
+        present = sorted(numbers(folder, SEALED))
+        # Segments after a pack that stays must stay as well, else there would be a gap.
+        for seq in present[:-1] if not kept_pack else ():
             if seq > positions.get(writer, 0):
                 break
             path = segment_path(folder, seq)

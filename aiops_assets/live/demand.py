@@ -16,8 +16,7 @@ import orjson
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aiops_assets.landing.reader import first_seq, writers
-from aiops_assets.landing.segment import segment_path
+from aiops_assets.landing.reader import first_seq, look, writers
 from aiops_assets.live.lease import LeaseInfo
 
 log = logging.getLogger(__name__)
@@ -116,10 +115,10 @@ def positions(
         folder = landing / writer
         position = known.get(writer, remembered.get(writer, -1))
         # The newest segment of a writer always stays, so a position without a file is from another landing zone.
-        if position < 0 or not any(segment_path(folder, seq).exists() for seq in (position, position + 1)):
+        if position < 0 or not any(look(folder, seq) for seq in (position, position + 1)):
             position = first_seq(folder) - 1
         taken[writer] = position
-        if segment_path(folder, taken[writer] + 1).exists():
+        if look(folder, taken[writer] + 1):
             waiting[writer] = taken[writer] + 1
     return taken, waiting
 

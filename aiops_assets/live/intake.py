@@ -27,10 +27,14 @@ DEFAULT_FORMAT = "generic"
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Event times outside these are refused: seconds into the future and into the past of the acceptance time."""
+    """Event times outside these are refused, in seconds from the time of acceptance.
+
+    ``past_seconds`` holds for deliveries that say that they are history, ``late_seconds`` for all others.
+    """
 
     future_seconds: float
     past_seconds: float
+    late_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ def take_in(
     for index, delivery in enumerate(deliveries):
         groups.setdefault((delivery.headers.get("format", DEFAULT_FORMAT), delivery.source), []).append(index)
     received = np.fromiter((delivery.received_at for delivery in deliveries), np.int64, len(deliveries))
+    history = np.fromiter((delivery.headers.get("history") == "1" for delivery in deliveries), bool, len(deliveries))
+    oldest = np.where(history, bounds.past_seconds, min(bounds.past_seconds, bounds.late_seconds)) * MICROS_PER_SECOND
     parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64], NDArray[np.uint32]]] = []
     new_series: list[pl.DataFrame] = [directory.frame.clear()]
     changes: list[pl.DataFrame] = [pl.DataFrame(schema=CHANGES_SCHEMA)]
@@ -89,10 +95,10 @@ def take_in(
         delivery_index = index_of[parsed.points["delivery"].to_numpy()]
         age = received[delivery_index] - ts
         future = age < -bounds.future_seconds * MICROS_PER_SECOND
-        past = age > bounds.past_seconds * MICROS_PER_SECOND
+        past = age > oldest[delivery_index]
         refusals = (
             (future, f"event time more than {bounds.future_seconds:.0f} s in the future"),
-            (past & ~future, f"event time more than {bounds.past_seconds / 86_400:.0f} days in the past"),
+            (past & ~future, _too_old(bounds)),
             ((number < 0) & ~future & ~past, "series limit of the source reached"),
         )
         keep = ~future & ~past & (number >= 0)
@@ -121,6 +127,13 @@ def take_in(
         pl.concat(entities),
         quarantined,
         refused,
+    )
+
+
+def _too_old(bounds: Bounds) -> str:
+    return (
+        f"event time more than {bounds.late_seconds / 3600:g} h in the past (AIOPS_LATE_HOURS); "
+        f"history of up to {bounds.past_seconds / 86_400:.0f} days is taken by aiops ingest or with X-Aiops-History: 1"
     )
 
 

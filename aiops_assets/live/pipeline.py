@@ -1,40 +1,40 @@
 """The micro-batch: landing segments in, points, anomalies, alerts and incidents out, in an order that survives any cut.
 
-Within a batch the order of commits is quarantine, series, points, changes, anomalies, alerts, incidents, checkpoint.
-Each commit is idempotent, so after a crash the segments since the last checkpoint are taken again: what a table already
-has is left out by ingest position, and the state of rules and detectors runs through the same points once more.
+Within a batch the order of commits is quarantine, series, changes, entities, points (with the ingest positions),
+anomalies, incidents, alerts. All before the points are idempotent; all after them follow from the points, so after a
+crash the next session derives them again from the tables and tells what was not told (``deriving``).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from aiops_assets.config import Config, ConfigFile, Statistics
+from aiops_assets.config import Config, ConfigFile
 from aiops_assets.detection.alerts import AlertBook, BatchRows, Suppression, suppressions_of
-from aiops_assets.detection.rules import RuleEngine
-from aiops_assets.detection.statistics import Tier1
-from aiops_assets.detection.steps import steps
-from aiops_assets.detection.transitions import Transition
-from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_start, instant
+from aiops_assets.detection.derive import anomaly_rows
+from aiops_assets.detection.handover import Shelf
+from aiops_assets.detection.judgement import Judgement
+from aiops_assets.detection.receipts import LATE, Receipt
+from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, hour_start, instant, micros
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.landing.quarantine import Quarantine, QuarantineEntry
 from aiops_assets.landing.reader import first_seq, gaps, read_segment, waiting_segments, writers
 from aiops_assets.landing.segment import Delivery
-from aiops_assets.live.checkpoint import Checkpoint, load_newest, save
-from aiops_assets.live.closing import HourCloser
+from aiops_assets.live.closing import HourClock
 from aiops_assets.live.dedup import Deduplicator, rows_by_hour
+from aiops_assets.live.deriving import Deriver, Outcome
 from aiops_assets.live.entities import EntityBook, maintenance_rows
 from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, take_in
 from aiops_assets.live.progress import Progress, read_progress
+from aiops_assets.live.rederive import Request, forget_request, read_request
 from aiops_assets.live.rows import change_id, hours_of, positions_of
 from aiops_assets.live.tally import Tally
 from aiops_assets.settings import Settings
@@ -53,15 +53,12 @@ from aiops_assets.telemetry.series import SeriesDirectory, stored_rows
 
 log = logging.getLogger(__name__)
 
-#: hours of stored points that run through rules and detectors when there is no checkpoint
-REBUILD_HOURS = 6
-#: closed hours that a detector is given when there is no checkpoint
-REBUILD_BASELINE_HOURS = 7 * 24
 #: how often silences are read from the operations database
 SILENCE_SECONDS = 5.0
 #: the operations database forgets alerts that never belonged to an incident after this long
 UNRELATED_ALERT_DAYS = 7
-FOR_EVER = 1 << 62
+#: between two passes over late hours lies this multiple of the time that one takes
+LATE_SHARE = 10.0
 
 
 @dataclass(slots=True)
@@ -76,6 +73,8 @@ class BatchReport:
     incidents: list[str] = field(default_factory=list)
     touched: dict[tuple[str, str | None], tuple[int, int | None]] = field(default_factory=dict)
     closed_hours: list[str] = field(default_factory=list)
+    amended_hours: list[str] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
 
     def touch(self, table: str, frame: pl.DataFrame, partition: str | None, time_column: str | None) -> None:
         """Count the rows of a frame under the partitions they went to."""
@@ -90,8 +89,8 @@ class BatchReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scorable:
-    """Points that go through rules and detectors, parallel arrays in order of ingest position."""
+class _Stored:
+    """Points that are new, parallel arrays in order of ingest position; ``delivery`` is the place in the batch."""
 
     number: NDArray[np.int32]
     ts: NDArray[np.int64]
@@ -123,19 +122,30 @@ class Pipeline:
         self._entities_table = TableWriter(self.lake, ENTITIES)
         self._maintenance_table = TableWriter(self.lake, MAINTENANCE)
         self._dedup = Deduplicator(self._directory, lambda hour: self._points.read(hour, ["series_id", "ts", "value"]))
-        self._last_scored: NDArray[np.int64]
-        self._begin_state()
+        self._book = AlertBook()
+        self._clock = HourClock(settings.close_grace_seconds)
+        self._deriver = Deriver(
+            self.lake,
+            self._points,
+            self._baselines,
+            self._anomalies,
+            self._directory,
+            Shelf(self._home.live / "handover"),
+            Judgement.of(self._config),
+        )
+        #: hours that the live stream has begun to judge
+        self._begun: set[str] = set()
+        self._request: Request | None = None
+        #: hours that are due were left for the next step
+        self._behind = False
+        self._next_late_at = 0.0
         self._entities = EntityBook()
-        self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400)
+        self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400, settings.late_hours * 3600)
         self._position: dict[str, int] = {}
-        self._checkpoint_number = 0
-        self._checkpointed_at = time.monotonic()
-        self._alert_keys: set[tuple[str, int]] | None = None
         self._change_ids: set[str] = set()
         self._new_changes = CHANGES.empty()
         self._silences: list[Suppression] = []
         self._silences_read_at = 0.0
-        self._replayed_until: dict[str, int] = {}
         now = time.time_ns() // 1000
         self._tally = Tally(self._home.live, Progress(session=session, started_at=now, updated_at=now))
         #: the progress of the predecessor, as it was when this session began
@@ -143,43 +153,46 @@ class Pipeline:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Continue from the newest checkpoint, or rebuild state from the lake when there is none."""
-        found = load_newest(self._checkpoints)
-        order = list(found[1].document["series_ids"]) if found else None
-        self._directory.load(self.lake.read("series"), order)
-        self._grow(self._directory.frame)
+    def open(self) -> BatchReport:
+        """Restore the state after the newest closed hour and run the open hours through it; what came out of that."""
+        self._directory.load(self.lake.read("series"))
         self._change_ids = set(self.lake.read("changes", columns=["change_id"])["change_id"].to_list())
         self._entities.load(self.lake.read("entities"))
-        present = writers(self._home.landing)
-        restored = False
-        if found:
-            self._checkpoint_number, checkpoint = found
-            self._position = {writer: int(seq) for writer, seq in checkpoint.document["positions"].items()}
-            restored = self._restore(checkpoint)
-        else:
-            self._position = {writer: self._points.taken(writer) for writer in present}
-        if not restored:
-            counted = {"sources": read_progress(self._home.live).sources}
-            self._tally.progress = self.progress.model_copy(update=counted)
-            self._rebuild()
-        for writer in present:
-            self._replayed_until[writer] = self._points.taken(writer)
+        previous = read_progress(self._home.live)
+        self._tally.progress = previous.model_copy(
+            update={"session": self.progress.session, "started_at": self.progress.started_at, "problems": []}
+        )
+        for writer in writers(self._home.landing):
+            self._position[writer] = self._points.taken(writer)
             missing = gaps(self._home.landing / writer)
             if missing:
                 self._tally.problem(
                     f"landing writer {writer}: segments missing: {missing[:5]}{' …' if len(missing) > 5 else ''}"
                 )
-        behind = {w: seq for w, seq in self._replayed_until.items() if seq > self._position.get(w, 0)}
-        if behind or not restored:
-            keys = self.lake.read("alerts", columns=["alert_id", "revision"])
-            self._alert_keys = set(keys.iter_rows())
+        self._deriver.grow()
+        stored = self.lake.partitions("metric_points")
+        open_hours = self._deriver.open([part.partition for part in stored])
+        if self._deriver.begun_after is not None:
+            self._clock.closed(_number(self._deriver.begun_after))
+        self._touch_stored(open_hours)
+        self._find_late({part.partition: part.rows for part in stored})
+        self._deriver.restore_timeline(Judgement.of(self._config), self.progress.watermark + 1)
         self._write_reference_tables()
+        self._deriver.remember_told()
+        report = BatchReport()
+        due = self._clock.due(self.progress.watermark, self.progress.batches)
+        if due:
+            self._derive(report)
+        else:
+            revisions = self._deriver.catch_up(open_hours, self.progress.watermark, self._windows()).frame()
+            self._begun = set(open_hours)
+            self._tell(revisions, report)
+            self._rebase()
         self.started_with = self.progress.model_copy(deep=True)
+        return report
 
     def close(self) -> None:
-        """Save everything for the successor."""
-        self._save()
+        """Leave everything in order for the successor."""
         self._write_progress()
         self._store.prune(time.time_ns() // 1000 - UNRELATED_ALERT_DAYS * 24 * MICROS_PER_HOUR)
         self._store.close()
@@ -204,118 +217,36 @@ class Pipeline:
             orient="row",
         )
 
-    @property
-    def _checkpoints(self) -> Any:
-        return self._home.live / "state"
+    def _touch_stored(self, open_hours: list[str]) -> None:
+        """Tell the clock of the rows that open hours have."""
+        for key in open_hours:
+            rows = self._points.read(key, ["source", "ts", "received_at"])
+            reached = rows.select(pl.min_horizontal("ts", "received_at").max()).item()
+            newest = rows.group_by("source").agg(pl.col("ts").dt.epoch("us").max())
+            for source, at in newest.sort("source").iter_rows():
+                self._clock.touch(_number(key), source, at, self.progress.batches)
+            if reached is not None:
+                self.progress.watermark = max(self.progress.watermark, micros(reached))
+
+    def _find_late(self, rows: Mapping[str, int]) -> None:
+        """Closed hours with other rows than their receipts count, and hours that somebody asked for."""
+        for key, receipt in self._deriver.receipts.items():
+            if rows.get(key, 0) != receipt.rows:
+                self._clock.touch(_number(key), "", 0, self.progress.batches)
+        self._request = read_request(self._home.live)
+        if self._request is not None:
+            for key in self._request.hours:
+                self._clock.touch(_number(key), "", 0, self.progress.batches)
 
     def _grow(self, added: pl.DataFrame) -> None:
-        if added.is_empty():
-            return
-        self._rules.grow(added)
-        self._tier1.grow(added)
-        self._last_scored = np.concatenate([self._last_scored, np.full(added.height, np.iinfo(np.int64).min)])
-
-    def _save(self) -> None:
-        self._check_lease()
-        self._checkpoint_number += 1
-        document = {
-            "positions": self._position,
-            "series_ids": self._directory.ids,
-            "config": self._config.digest,
-            "closer": self._closer.state(),
-            "alerts": self._book.state(),
-            "progress": self.progress.model_dump(),
-        }
-        engines = {
-            "rules": self._rules.state(),
-            "statistics": self._tier1.state(),
-            "pipeline": {"last_scored": self._last_scored},
-        }
-        save(self._checkpoints, self._checkpoint_number, Checkpoint(engines, document))
-        self._checkpointed_at = time.monotonic()
-
-    def _begin_state(self) -> None:
-        """Rules, detectors and books that have seen nothing."""
-        self._rules = RuleEngine(self._config.active_rules)
-        self._tier1 = Tier1(_in_force(self._config))
-        self._book = AlertBook()
-        self._closer = HourCloser(self._points, self._baselines, self.settings.close_grace_seconds)
-        self._last_scored = np.empty(0, np.int64)
-
-    def _restore(self, checkpoint: Checkpoint) -> bool:
-        """Take over a checkpoint; whether this code can read it (an upgrade may have changed an engine's state)."""
-        document = checkpoint.document
-        try:
-            self._rules.load(checkpoint.engines["rules"])
-            self._tier1.load(dict(checkpoint.engines["statistics"]))
-            self._book.load(document["alerts"])
-            self._closer.load(document["closer"])
-            last = checkpoint.engines["pipeline"]["last_scored"]
-            self._last_scored[: len(last)] = last
-            previous = Progress.model_validate(document["progress"])
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            log.warning("the saved state does not fit this code (%r); it is rebuilt from the lake", error)
-            self._begin_state()
-            self._grow(self._directory.frame)
-            return False
-        self._tally.progress = previous.model_copy(
-            update={"session": self.progress.session, "started_at": self.progress.started_at, "problems": []}
-        )
-        return True
-
-    def _rebuild(self) -> None:
-        """State without a checkpoint: what the lake has up to the positions runs through detectors, outputs unused."""
-        hours = [part.partition for part in self.lake.partitions("metric_points")][-REBUILD_HOURS:]
-        if not hours:
-            return
-        log.info("no checkpoint: rebuilding state from %d stored hours", len(hours))
-        self._book.adopt(self.lake.read("alerts"))
-        baseline_hours = [part.partition for part in self.lake.partitions("baselines")][-REBUILD_BASELINE_HOURS:]
-        for key in baseline_hours:
-            stored = self.lake.read("baselines", [key]).sort("baseline_version").unique("series_id", keep="last")
-            if not stored.is_empty() and key < hours[0]:
-                self._judge_against(hour_start(key), stored)
-        reached = pl.col("writer").replace_strict(self._position, default=0, return_dtype=pl.Int64)
-        for key in hours:
-            rows = self.lake.read("metric_points", [key]).filter(pl.col("seq") <= reached).sort("series_id", "ts")
-            rows = rows.with_columns(pl.Series("number", self._numbers_of(rows["series_id"]))).filter(
-                pl.col("number") >= 0
-            )
-            if rows.is_empty():
-                continue
-            numbers = rows["number"].to_numpy()
-            ts = rows["ts"].dt.epoch("us").to_numpy()
-            received = rows["received_at"].dt.epoch("us").to_numpy()
-            batch = list(steps(numbers, ts, rows["value"].to_numpy()))
-            self._rules.process(batch, received)
-            self._tier1.process(batch)
-            np.maximum.at(self._last_scored, numbers, ts)
-            self.progress.watermark = max(self.progress.watermark, int(np.minimum(ts, received).max()))
-            stored = self.lake.read("baselines", [key]).sort("baseline_version").unique("series_id", keep="last")
-            if stored.is_empty():
-                newest = rows.group_by("source").agg(pl.col("ts").dt.epoch("us").max())
-                for source, at in newest.iter_rows():
-                    self._closer.touch(hour_start(key) // MICROS_PER_HOUR, source, at, self.progress.batches)
-            else:
-                self._judge_against(hour_start(key), stored)
-        self._rules.absences(self.progress.watermark)
-
-    def _numbers_of(self, ids: pl.Series) -> NDArray[np.int32]:
-        number_of = self._directory.number_of
-        return np.fromiter((-1 if (n := number_of(id_)) is None else n for id_ in ids.to_list()), np.int32, len(ids))
-
-    def _judge_against(self, hour_start: int, statistics: pl.DataFrame) -> None:
-        """Hand the statistics of a closed hour to the detector, by series number."""
-        numbers = pl.Series("number", self._numbers_of(statistics["series_id"]))
-        self._tier1.close_hour(
-            hour_start, statistics.with_columns(numbers).filter(pl.col("number") >= 0).sort("number")
-        )
+        if not added.is_empty():
+            self._deriver.grow()
 
     # -- one micro-batch ----------------------------------------------------------------------------------------------
 
     def waiting(self) -> bool:
-        """Whether any sealed segment waits; a few ``stat`` calls."""
-        return any(
+        """Whether any sealed segment waits, or hours that are due; a few ``stat`` calls."""
+        return self._behind or any(
             waiting_segments(self._home.landing / writer, self._after(writer), 1)
             for writer in writers(self._home.landing)
         )
@@ -324,22 +255,19 @@ class Pipeline:
         """Take what waits (bounded) all the way to incidents; ``None`` when nothing waited."""
         self._reconfigure()
         deliveries, upto, report = self._take()
-        if not upto:
+        if not upto and not self._behind:
             return None
+        self.progress.batches += 1
         self._tally.passed("landing", deliveries)
         intake = take_in(deliveries, self._directory, self._bounds, self._series_limit)
         self._grow(intake.new_series)
-        new = np.fromiter((d.seq > self._points.taken(d.writer) for d in deliveries), bool, len(deliveries))
-        scorable = self._store_rows(deliveries, new, intake, upto, report)
+        stored = self._store_rows(deliveries, intake, upto, report)
         self._tally.passed("points", deliveries)
-        self._judge(deliveries, scorable, upto, report)
+        self._judge(deliveries, stored, report)
         self._tally.passed("incidents", deliveries)
         self._position.update(upto)
-        self.progress.batches += 1
-        for table in (self._points, self._anomalies, self._alerts, self._series, self._changes, self._baselines):
+        for table in self._tables:
             table.compact_where_due()
-        if time.monotonic() - self._checkpointed_at >= self.settings.checkpoint_seconds:
-            self._save()
         self._write_progress()
         return report
 
@@ -349,18 +277,64 @@ class Pipeline:
         self._reconfigure()
         report = BatchReport()
         self.progress.batches += 1
-        self._close_due()
-        self._save_baselines(report)
-        self._commit_alerts(self._recheck(), {}, report)
+        self._derive(report)
+        self._tell(self._recheck(), report)
         self._store.auto_resolve(self.progress.watermark, self._config)
         self._write_progress()
         return report if report.touched or report.incidents else None
 
+    def rederive(
+        self, hours: Sequence[str], reason: str, tell: Callable[[BatchReport, int], None] | None = None
+    ) -> BatchReport:
+        """Derive closed hours again, for a backfill (pinned inputs) or a restatement (what is known today).
+
+        Args:
+            hours: ascending; hours that are not closed are left out.
+            reason: ``receipts.BACKFILL``, ``RESTATED``, ``REMOVED`` or ``LATE``.
+            tell: called after every chunk with what it did and how many hours are left.
+
+        Returns:
+            What all chunks did.
+        """
+        upto = self._clock.closed_upto
+        left = [key for key in hours if upto is not None and _number(key) <= upto]
+        whole = BatchReport()
+        while left:
+            self._check_lease()
+            report = BatchReport()
+            open_hours = [hour_key(hour * MICROS_PER_HOUR) for hour in self._clock.open_hours]
+            outcome = self._deriver.close(
+                [],
+                left,
+                open_hours,
+                self.progress.watermark,
+                self._windows(),
+                lambda revisions, report=report: self._tell(revisions, report),  # type: ignore[misc]
+                reason,
+            )
+            for key in outcome.passed:
+                self._clock.amended(_number(key))
+            left = left[len(outcome.passed) :]
+            self._rebase()
+            self._tell_of_hours(outcome, report)
+            whole.amended_hours += report.amended_hours
+            whole.receipts += report.receipts
+            whole.incidents += report.incidents
+            whole.alerts += report.alerts
+            whole.touched |= report.touched
+            if tell is not None:
+                tell(report, len(left))
+        self._write_progress()
+        return whole
+
+    @property
+    def _tables(self) -> tuple[TableWriter, ...]:
+        mine = (self._points, self._anomalies, self._alerts, self._series, self._changes, self._baselines)
+        return (*mine, *self._deriver.writers)
+
     def _after(self, writer: str) -> int:
         if writer not in self._position:
-            folder = self._home.landing / writer
-            self._position[writer] = max(self._points.taken(writer), first_seq(folder) - 1)
-            self._replayed_until[writer] = self._points.taken(writer)
+            self._position[writer] = max(self._points.taken(writer), first_seq(self._home.landing / writer) - 1)
         return self._position[writer]
 
     def _take(self) -> tuple[list[Delivery], dict[str, int], BatchReport]:
@@ -401,22 +375,12 @@ class Pipeline:
         self._quarantine.record([entry])
 
     def _store_rows(
-        self,
-        deliveries: list[Delivery],
-        new: NDArray[np.bool_],
-        intake: Intake,
-        upto: Mapping[str, int],
-        report: BatchReport,
-    ) -> _Scorable:
-        """Commit quarantine, series, points, changes and entities; returns what rules and detectors shall see."""
-        rows_new = new[intake.delivery] if len(intake.delivery) else np.zeros(0, bool)
-        taken = np.flatnonzero(rows_new)
-        verdict = self._dedup.judge(intake.number[taken], intake.ts[taken], intake.value[taken])
-        fresh = taken[verdict.fresh]
-        conflicts = taken[verdict.conflict]
-        fresh_positions = {(d.writer, d.seq) for d, is_new in zip(deliveries, new, strict=True) if is_new}
-        quarantined = [e for e in intake.quarantined if (e.writer, e.seq) in fresh_positions]
-        quarantined += self._conflict_entries(deliveries, intake, conflicts)
+        self, deliveries: list[Delivery], intake: Intake, upto: Mapping[str, int], report: BatchReport
+    ) -> _Stored:
+        """Commit quarantine, series, changes, entities and points; returns the points that are new."""
+        verdict = self._dedup.judge(intake.number, intake.ts, intake.value)
+        fresh, conflicts = np.flatnonzero(verdict.fresh), np.flatnonzero(verdict.conflict)
+        quarantined = [*intake.quarantined, *self._conflict_entries(deliveries, intake, conflicts)]
         self._check_lease()
         self._quarantine.record(quarantined)
         if not intake.new_series.is_empty():
@@ -424,25 +388,20 @@ class Pipeline:
             self._series.append(rows, {})
             report.touch("series", rows, None, "first_seen")
             self._entities.discover_hosts(rows)
-        frame = self._point_rows(deliveries, intake, fresh)
-        self._offer_new_hours(frame)
-        self._points.append(frame, upto)
-        self._dedup.accept(intake.number[fresh], intake.ts[fresh])
-        report.points = frame.height
-        report.touch("metric_points", frame, "hour", "ts")
-        keep = np.zeros(len(intake.number), bool)
-        keep[fresh] = True
-        keep |= ~rows_new
-        self._touch_hours(deliveries, intake, np.flatnonzero(keep))
-        self._store_changes(deliveries, intake, upto, report)
+        self._store_changes(deliveries, intake, report)
         self._entities.discover(intake.entities, int(time.time_ns() // 1000))
         if self._entities.changed:
             rows = self._entities.rows(self._config)
             self._entities_table.overwrite(rows)
             report.touch("entities", rows, None, None)
-        self._tally.stored(deliveries, new, intake, fresh)
-        self._tally.refused(deliveries, intake, taken[verdict.duplicate], conflicts, quarantined)
-        return self._in_time(deliveries, intake, np.flatnonzero(keep))
+        frame = self._point_rows(deliveries, intake, fresh)
+        self._points.append(frame, upto)
+        self._dedup.accept(intake.number[fresh], intake.ts[fresh])
+        report.points = frame.height
+        report.touch("metric_points", frame, "hour", "ts")
+        self._tally.stored(deliveries, intake, fresh)
+        self._tally.refused(deliveries, intake, np.flatnonzero(verdict.duplicate), conflicts, quarantined)
+        return _Stored(intake.number[fresh], intake.ts[fresh], intake.value[fresh], intake.delivery[fresh])
 
     def _point_rows(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> pl.DataFrame:
         if not len(rows):
@@ -459,29 +418,23 @@ class Pipeline:
             .with_columns(hours_of(intake.ts[rows]))
         )
 
-    def _offer_new_hours(self, frame: pl.DataFrame) -> None:
-        """Hours that have no rows yet can be closed from memory."""
-        for (hour,), rows in frame.select("hour", "series_id", "ts", "value").group_by("hour"):
-            if not self._points.has_partition(str(hour)):
-                self._closer.offer(hour_start(str(hour)) // MICROS_PER_HOUR, rows)
-
-    def _touch_hours(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> None:
-        if not len(rows):
+    def _touch_hours(self, deliveries: list[Delivery], points: _Stored) -> None:
+        """Tell the clock which hours got rows, from which sources; rows of closed hours count as late."""
+        if not len(points.ts):
             return
-        sources = pl.DataFrame({"source": [d.source for d in deliveries]})[pl.Series(intake.delivery[rows])]
+        sources = pl.DataFrame({"source": [d.source for d in deliveries]})[pl.Series(points.delivery)]
         touched = (
-            sources.with_columns(
-                pl.Series("hour", intake.ts[rows] // MICROS_PER_HOUR), pl.Series("ts", intake.ts[rows])
-            )
+            sources.with_columns(pl.Series("hour", points.ts // MICROS_PER_HOUR), pl.Series("ts", points.ts))
             .group_by("hour", "source")
-            .agg(pl.col("ts").max())
+            .agg(pl.col("ts").max(), pl.len())
+            .sort("hour", "source")
         )
-        for hour, source, newest in touched.iter_rows():
-            self._closer.touch(hour, source, newest, self.progress.batches)
+        for hour, source, newest, rows in touched.iter_rows():
+            self._clock.touch(hour, source, newest, self.progress.batches)
+            if self._clock.closed_upto is not None and hour <= self._clock.closed_upto:
+                self._tally.late(source, rows)
 
-    def _store_changes(
-        self, deliveries: list[Delivery], intake: Intake, upto: Mapping[str, int], report: BatchReport
-    ) -> None:
+    def _store_changes(self, deliveries: list[Delivery], intake: Intake, report: BatchReport) -> None:
         if intake.changes.is_empty():
             return
         ids = [change_id(*row) for row in intake.changes.select("host", "kind", "ts", "title").iter_rows()]
@@ -498,104 +451,150 @@ class Pipeline:
         self._new_changes = frame
         report.touch("changes", frame, "day", "ts")
 
-    def _in_time(self, deliveries: list[Delivery], intake: Intake, rows: NDArray[np.int64]) -> _Scorable:
-        """Rows that are newer than everything scored of their series, in order of arrival; the rest comes late."""
-        number, ts = intake.number[rows], intake.ts[rows]
-        if len(rows):
-            order = np.argsort(number, kind="stable")
-            by_series = pl.DataFrame({"number": number[order], "ts": ts[order]})
-            before = by_series.select(
-                pl.max_horizontal(
-                    pl.col("ts").cum_max().shift(1).over("number"), pl.Series("last", self._last_scored[number[order]])
-                )
-            ).to_series()
-            in_time = np.empty(len(rows), bool)
-            in_time[order] = ts[order] > before.to_numpy()
-            late = intake.delivery[rows[~in_time]]
-            for index, count in zip(*np.unique(late, return_counts=True), strict=True):
-                self._tally.late(deliveries[index].source, int(count))
-            self._rules.reported(ts[~in_time])
-            rows = rows[in_time]
-            np.maximum.at(self._last_scored, intake.number[rows], intake.ts[rows])
-        return _Scorable(intake.number[rows], intake.ts[rows], intake.value[rows], intake.delivery[rows])
-
-    def _judge(
-        self, deliveries: list[Delivery], points: _Scorable, upto: Mapping[str, int], report: BatchReport
-    ) -> None:
-        """Rules and detectors hour by hour, alerts and incidents from what they say."""
+    def _judge(self, deliveries: list[Delivery], points: _Stored, report: BatchReport) -> None:
+        """Rules and detectors over what is new; hours that are over are derived for good instead."""
         received = np.fromiter((d.received_at for d in deliveries), np.int64, len(deliveries))
+        self._touch_hours(deliveries, points)
+        if len(points.ts):
+            reached = int(np.minimum(points.ts, received[points.delivery]).max())
+            self.progress.watermark = max(self.progress.watermark, reached)
+        alerts: list[pl.DataFrame] = []
+        if not self._derive(report):
+            alerts = self._judge_live(deliveries, points, received, report)
+        alerts.append(self._recheck(int(received.max()) if len(received) else None))
+        self._tell(pl.concat(alerts), report)
+        self._store.auto_resolve(self.progress.watermark, self._config)
+
+    def _judge_live(
+        self, deliveries: list[Delivery], points: _Stored, received: NDArray[np.int64], report: BatchReport
+    ) -> list[pl.DataFrame]:
+        """Judge points of open hours as they come; what is older than the newest of its series waits for the close."""
+        live = self._deriver.live
         positions = positions_of(deliveries)
+        windows = self._windows()
         anomalies: list[pl.DataFrame] = []
         alerts: list[pl.DataFrame] = []
-        windows = self._windows()
         for hour, rows in rows_by_hour(points.ts):
-            delivery = points.delivery[rows]
-            batch = list(steps(points.number[rows], points.ts[rows], points.value[rows]))
-            transitions: list[Transition] = self._rules.process(batch, received[delivery])
-            found, unusual = self._tier1.process(batch)
-            anomalies.append(self._anomaly_rows(found, positions[pl.Series(delivery)]))
-            transitions += unusual
+            if self._clock.closed_upto is not None and hour <= self._clock.closed_upto:
+                continue
+            key = hour_key(hour * MICROS_PER_HOUR)
+            if key not in self._begun:
+                self._begun.add(key)
+                self._deriver.begin_hour(key)
+            mine = rows[_in_time(points.number[rows], points.ts[rows], live.last)]
+            if len(mine) < len(rows):
+                live.rules.reported(points.ts[np.setdiff1d(rows, mine)])
+            if not len(mine):
+                continue
+            delivery = points.delivery[mine]
+            found, transitions = live.take(points.number[mine], points.ts[mine], points.value[mine], received[delivery])
+            if not found.is_empty():
+                origin = positions[pl.Series(delivery)]
+                anomalies.append(anomaly_rows(found, origin, self._directory.frame))
             if transitions:
-                origin = BatchRows(
+                batch = BatchRows(
                     received[delivery], positions["writer"].gather(delivery), positions["seq"].gather(delivery)
                 )
                 alerts.append(
-                    self._book.apply(transitions, directory=self._directory.frame, windows=windows, batch=origin)
+                    self._book.apply(transitions, directory=self._directory.frame, windows=windows, batch=batch)
                 )
-            reached = int(np.minimum(points.ts[rows], received[delivery]).max())
-            self.progress.watermark = max(self.progress.watermark, reached)
-            self._close_due(hour)
-        self._close_due()
-        self._save_baselines(report)
-        silent = self._rules.absences(self.progress.watermark)
+        silent = live.absences(self.progress.watermark)
         if silent:
             alerts.append(
                 self._book.apply(silent, directory=self._directory.frame, windows=windows, batch=BatchRows.empty())
             )
-        alerts.append(self._recheck(int(received.max()) if len(received) else None))
-        self._commit_anomalies(anomalies, upto, report)
-        self._commit_alerts(pl.concat(alerts), upto, report)
-        self._store.auto_resolve(self.progress.watermark, self._config)
+        if anomalies:
+            frame = pl.concat(anomalies)
+            self._check_lease()
+            self._anomalies.append(frame, {})
+            report.anomalies = frame.height
+            report.touch("anomalies", frame, "hour", "ts")
+        for frame in alerts:
+            self._deriver.told(frame)
+        return alerts
 
-    def _anomaly_rows(self, found: pl.DataFrame, positions: pl.DataFrame) -> pl.DataFrame:
-        if found.is_empty():
-            return ANOMALIES.empty()
-        named = self._directory.frame[found["series"]].select("series_id", "host", "metric")
-        origin = positions[found["row"]].select("received_at", "writer", "seq")
-        return (
-            found.drop("row", "series")
-            .hstack(named)
-            .hstack(origin)
-            .with_columns(hours_of(found["ts"].to_numpy()), pl.col("ts").cast(TIMESTAMP))
-            .select(list(ANOMALIES.schema))
-        )
-
-    def _commit_anomalies(self, found: list[pl.DataFrame], upto: Mapping[str, int], report: BatchReport) -> None:
-        frame = pl.concat(found) if found else ANOMALIES.empty()
-        if not frame.is_empty():
-            taken = {writer: self._anomalies.taken(writer) for writer in frame["writer"].unique()}
-            frame = frame.filter(pl.col("seq") > pl.col("writer").replace_strict(taken, return_dtype=pl.Int64))
-        if frame.is_empty():
-            return
+    def _derive(self, report: BatchReport) -> bool:
+        """Close hours that are due and amend those with late rows; whether there were any."""
+        due = [
+            hour_key(hour * MICROS_PER_HOUR) for hour in self._clock.due(self.progress.watermark, self.progress.batches)
+        ]
+        late, reason = self._late_hours()
+        if not due and not late:
+            self._behind = False
+            return False
         self._check_lease()
-        self._anomalies.append(frame, upto)
-        report.anomalies = frame.height
-        report.touch("anomalies", frame, "hour", "ts")
+        began = time.monotonic()
+        open_hours = [hour_key(hour * MICROS_PER_HOUR) for hour in self._clock.open_hours]
+        open_hours = [key for key in open_hours if key not in due]
+        outcome = self._deriver.close(
+            due,
+            late,
+            open_hours,
+            self.progress.watermark,
+            self._windows(),
+            lambda revisions: self._tell(revisions, report),
+            reason,
+        )
+        for key in outcome.closed:
+            self._clock.closed(_number(key))
+        for key in outcome.passed:
+            self._clock.amended(_number(key))
+        waits = len(outcome.closed) < len(due)
+        self._begun = set() if waits else set(open_hours)
+        self._behind = waits or (bool(late) and len(outcome.passed) < len(late))
+        self._rebase()
+        self._tell_of_hours(outcome, report)
+        if late and not self._behind:
+            self._finish_request(late)
+            self._next_late_at = time.monotonic() + LATE_SHARE * (time.monotonic() - began)
+        return True
 
-    def _commit_alerts(self, frame: pl.DataFrame, upto: Mapping[str, int], report: BatchReport) -> None:
+    def _late_hours(self) -> tuple[list[str], str]:
+        """Closed hours to derive again now, and why."""
+        if self._request is not None:
+            asked = [key for key in self._request.hours if _number(key) in self._clock.late_hours]
+            if asked:
+                return asked, self._request.reason
+        if time.monotonic() < self._next_late_at and not self._behind:
+            return [], LATE
+        hours = self._clock.late_hours if self._behind else self._clock.late(self.progress.batches)
+        return [hour_key(hour * MICROS_PER_HOUR) for hour in hours], LATE
+
+    def _finish_request(self, late: list[str]) -> None:
+        if self._request is not None and set(self._request.hours) <= {*late}:
+            forget_request(self._home.live)
+            self._request = None
+
+    def _tell_of_hours(self, outcome: Outcome, report: BatchReport) -> None:
+        """Note for the asset graph what was derived."""
+        report.closed_hours += outcome.closed
+        report.amended_hours += outcome.amended
+        self.progress.hours_closed += len(outcome.closed)
+        for line in self._deriver.problems:
+            self._tally.problem(line)
+        self._deriver.problems.clear()
+        for key, rows in outcome.anomalies.items():
+            if rows:
+                report.touched["anomalies", key] = (rows, hour_start(key))
+        for key in (*outcome.closed, *outcome.amended):
+            report.touched["hour_receipts", key] = (1, hour_start(key))
+            report.touched["baselines", key] = (1, hour_start(key))
+            if outcome.decisions.get(key):
+                report.touched["alert_decisions", key] = (outcome.decisions[key], hour_start(key))
+            receipt = self._deriver.receipts.get(key)
+            if receipt is not None:
+                report.receipts.append(receipt)
+
+    def _rebase(self) -> None:
+        """The book of what was told goes on from the derived one."""
+        self._book.rebase(self._deriver.live.book, self._deriver.newest_told)
+
+    def _tell(self, frame: pl.DataFrame, report: BatchReport) -> None:
+        """Incidents first, then the table: what the table lacks is told again after a crash, which changes nothing."""
         changes, self._new_changes = self._new_changes, CHANGES.empty()
         if frame.is_empty() and changes.is_empty():
             return
-        fresh = frame
-        if self._alert_keys is not None:
-            known = self._alert_keys
-            mask = [key not in known for key in frame.select("alert_id", "revision").iter_rows()]
-            fresh = frame.filter(pl.Series(mask, dtype=pl.Boolean))
         self._check_lease()
-        if not fresh.is_empty():
-            self._alerts.append(fresh, upto)
-        report.alerts += fresh.height
-        report.touch("alerts", fresh, "hour", "starts_at")
         report.incidents += self._store.apply(
             frame,
             config=self._config,
@@ -603,6 +602,10 @@ class Pipeline:
             changes=changes if frame.is_empty() else self._changes_near(frame),
             now=time.time_ns() // 1000,
         )
+        if not frame.is_empty():
+            self._alerts.append(frame, {})
+        report.alerts += frame.height
+        report.touch("alerts", frame, "hour", "starts_at")
 
     def _changes_near(self, alerts: pl.DataFrame) -> pl.DataFrame:
         """Changes that may have caused alerts: from the lookback before the earliest of them to the latest decision."""
@@ -614,19 +617,6 @@ class Pipeline:
         near = self.lake.scan("changes").filter(pl.col("ts").is_between(start, end))
         return near.collect()
 
-    def _close_due(self, upto: int = FOR_EVER) -> None:
-        """Close hours up to one (counted from the epoch) and judge what comes later against them."""
-        for hour in self._closer.due(self.progress.watermark, self.progress.batches, upto):
-            self._check_lease()
-            closed = self._closer.close(hour)
-            self._judge_against(closed.hour_start, closed.statistics)
-
-    def _save_baselines(self, report: BatchReport) -> None:
-        self._check_lease()
-        report.closed_hours += self._closer.save()
-        for key in report.closed_hours:
-            report.touched["baselines", key] = (1, hour_start(key))
-
     # -- configuration, counting, telling -----------------------------------------------------------------------------
 
     def _reconfigure(self) -> None:
@@ -636,8 +626,7 @@ class Pipeline:
         if config is self._config:
             return
         log.info("aiops.yaml changed: %s replaces %s", config.digest, self._config.digest)
-        self._rules.replace(config.active_rules, self._directory.frame)
-        self._tier1.reconfigure(_in_force(config), self._directory.frame)
+        self._deriver.reconfigure(Judgement.of(config), self.progress.watermark + 1)
         self._config = config
         self._write_reference_tables()
 
@@ -675,7 +664,7 @@ class Pipeline:
             self.progress.watermark,
             windows=self._windows(),
             directory=self._directory.frame,
-            latest=self._last_scored,
+            latest=self._deriver.live.last,
             received_at=received_at,
         )
 
@@ -705,9 +694,21 @@ class Pipeline:
         ]
 
     def _write_progress(self) -> None:
-        self._tally.write(self._position, len(self._directory), self._book.open_count, self._closer.closed)
+        self._tally.write(self._position, len(self._directory), self._book.open_count)
 
 
-def _in_force(config: Config) -> Statistics:
-    """The settings of the statistics; turned off means that they leave every metric alone, so that events end."""
-    return config.statistics if config.statistics.enabled else config.statistics.model_copy(update={"exclude": ("*",)})
+def _number(key: str) -> int:
+    """Hours since the epoch of a partition key."""
+    return hour_start(key) // MICROS_PER_HOUR
+
+
+def _in_time(number: NDArray[np.int32], ts: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows, in order of arrival, are newer than everything judged of their series."""
+    order = np.argsort(number, kind="stable")
+    by_series = pl.DataFrame({"number": number[order], "ts": ts[order]})
+    before = by_series.select(
+        pl.max_horizontal(pl.col("ts").cum_max().shift(1).over("number"), pl.Series("last", last[number[order]]))
+    ).to_series()
+    in_time = np.empty(len(number), bool)
+    in_time[order] = ts[order] > before.to_numpy()
+    return in_time

@@ -32,16 +32,13 @@ class Tally:
         self._live = live
         self._rates = SourceRates()
 
-    def stored(
-        self, deliveries: Sequence[Delivery], new: NDArray[np.bool_], intake: Intake, fresh: NDArray[np.int64]
-    ) -> None:
-        """Deliveries (those that are ``new``) and rows that went into the table."""
+    def stored(self, deliveries: Sequence[Delivery], intake: Intake, fresh: NDArray[np.int64]) -> None:
+        """Deliveries, and rows that went into the table."""
         names, source_of = np.unique([delivery.source for delivery in deliveries], return_inverse=True)
-        for delivery, is_new in zip(deliveries, new, strict=True):
-            if is_new:
-                source = self._source(delivery.source)
-                source.deliveries += 1
-                source.last_received_at = max(source.last_received_at, delivery.received_at)
+        for delivery in deliveries:
+            source = self._source(delivery.source)
+            source.deliveries += 1
+            source.last_received_at = max(source.last_received_at, delivery.received_at)
         newest = np.zeros(len(names), np.int64)
         np.maximum.at(newest, source_of[intake.delivery[fresh]], intake.ts[fresh])
         counts = np.bincount(source_of[intake.delivery[fresh]], minlength=len(names))
@@ -69,7 +66,7 @@ class Tally:
             self._source(name).refused_series += count
 
     def late(self, source: str, rows: int) -> None:
-        """Rows that came after newer ones of their series had been judged."""
+        """Rows that came after their hour had been closed."""
         self._source(source).late += rows
 
     def passed(self, stage: str, deliveries: Sequence[Delivery]) -> None:
@@ -84,14 +81,13 @@ class Tally:
             log.error("%s", text)
             self.progress.problems = [*self.progress.problems, text][-_PROBLEMS_KEPT:]
 
-    def write(self, taken: Mapping[str, int], series: int, open_alerts: int, hours_closed: int) -> None:
+    def write(self, taken: Mapping[str, int], series: int, open_alerts: int) -> None:
         """Rewrite the progress file."""
         self._rates.update(self.progress.sources)
         self.progress.updated_at = time.time_ns() // 1000
         self.progress.taken = dict(taken)
         self.progress.series = series
         self.progress.open_alerts = open_alerts
-        self.progress.hours_closed = hours_closed
         write_progress(self._live, self.progress)
 
     def _source(self, name: str) -> SourceProgress:

@@ -54,6 +54,10 @@ class IncidentRow(Base):
     #: last resolution; null while not resolved
     resolved_at: Mapped[int | None] = mapped_column(BigInteger)
     resolved_by: Mapped[str | None] = mapped_column(Text)
+    #: why it is resolved, in words; null while it is not
+    resolution: Mapped[str | None] = mapped_column(Text)
+    #: the highest priority (lowest number) at which somebody was paged since it last began; null: nobody was
+    paged_priority: Mapped[int | None] = mapped_column(Integer)
     #: the incident that took over the members of this one
     merged_into: Mapped[str | None] = mapped_column(String(32), ForeignKey("incidents.incident_id"))
     #: a person acted on it, so it is never merged away
@@ -123,6 +127,35 @@ class IncidentEventRow(Base):
     details: Mapped[str] = mapped_column(Text)
 
 
+class AlertAmendmentRow(Base):
+    """What an amendment said of an alert, once a revision; ``hour`` is the one that was derived again."""
+
+    __tablename__ = "alert_amendments"
+    __table_args__ = (Index(None, "hour"),)
+
+    alert_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    revision: Mapped[int] = mapped_column(Integer, primary_key=True)
+    hour: Mapped[str] = mapped_column(String(13))
+    #: found, corrected, withdrawn or restored
+    kind: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[int] = mapped_column(BigInteger)
+
+
+class IncidentPageRow(Base):
+    """A moment at which somebody is paged (``incidents.paging``); whoever sends pages takes them from here."""
+
+    __tablename__ = "incident_pages"
+    __table_args__ = (Index(None, "at"), Index(None, "incident_id"))
+
+    page_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    incident_id: Mapped[str] = mapped_column(String(32), ForeignKey("incidents.incident_id"))
+    at: Mapped[int] = mapped_column(BigInteger)
+    priority: Mapped[int] = mapped_column(Integer)
+    #: opened, reopened or raised
+    reason: Mapped[str] = mapped_column(String(16))
+
+
 class SilenceRow(Base):
     """A silence that a person set: alerts that match are recorded as suppressed, with this reason."""
 
@@ -181,6 +214,8 @@ class CounterRow(Base):
 INCIDENTS: Table = Base.metadata.tables["incidents"]
 INCIDENT_ALERTS: Table = Base.metadata.tables["incident_alerts"]
 INCIDENT_EVENTS: Table = Base.metadata.tables["incident_events"]
+ALERT_AMENDMENTS: Table = Base.metadata.tables["alert_amendments"]
+INCIDENT_PAGES: Table = Base.metadata.tables["incident_pages"]
 SILENCES: Table = Base.metadata.tables["silences"]
 AUDIT: Table = Base.metadata.tables["audit"]
 LEASES: Table = Base.metadata.tables["leases"]

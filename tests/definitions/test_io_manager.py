@@ -38,7 +38,7 @@ def incidents(count: int) -> pl.DataFrame:
             "acknowledged_at": None,
             "resolved_at": None,
         }
-    )
+    ).with_columns(pl.lit(None, dtype).alias(name) for name, dtype in list(INCIDENTS.schema.items())[14:-1])
 
 
 def materialise(root: Path, frame: pl.DataFrame, partition: str = DAY) -> dg.ExecuteInProcessResult:

@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
         | {"promotion", "collectors"}
     ),
-    frozenset({"live", "sources"}),
+    frozenset({"live", "sources", "shadow"}),
     frozenset({"observability"}),
     frozenset({"gateway"}),
     frozenset({"cli"}),

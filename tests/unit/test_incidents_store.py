@@ -287,9 +287,9 @@ def test_it_resolves_itself_when_all_alerts_have_ended_long_enough(store: Incide
 def test_a_new_alert_soon_after_resolution_reopens_and_a_later_one_opens_another(store: IncidentStore) -> None:
     [incident_id] = apply(store, alert("a", "web-1"), alert("a", "web-1", ends=T0 + MINUTE))
     store.auto_resolve(T0 + 10 * MINUTE, CONFIG)
-    assert apply(store, alert("b", "web-1", T0 + 24 * MINUTE)) == [incident_id]
+    assert apply(store, alert("b", "web-1", T0 + 20 * MINUTE)) == [incident_id]
     assert store.get(incident_id).state == "reopened" and store.get(incident_id).resolved_at is None
-    apply(store, alert("b", "web-1", T0 + 24 * MINUTE, ends=T0 + 25 * MINUTE))
+    apply(store, alert("b", "web-1", T0 + 20 * MINUTE, ends=T0 + 21 * MINUTE))
     store.auto_resolve(T0 + 30 * MINUTE, CONFIG)
     [other] = apply(store, alert("c", "web-1", T0 + 46 * MINUTE))
     assert other != incident_id

@@ -61,7 +61,7 @@ def disk(ts: int, value: float, host: str = "db-1") -> dict[str, Any]:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    settings = Settings(home=tmp_path, checkpoint_seconds=1e9)
+    settings = Settings(home=tmp_path)
     settings.paths.create()
     return settings
 
@@ -117,12 +117,12 @@ def test_another_value_for_a_stored_time_is_kept_in_quarantine(settings: Setting
     assert pipeline.progress.sources["test"].conflicts == 1
 
 
-@pytest.mark.parametrize("crash_after", ["nothing saved", "checkpoint before", "checkpoint lost"])
+@pytest.mark.parametrize("crash_after", ["nothing closed", "an hour closed", "states lost"])
 def test_a_crash_between_commits_repeats_and_loses_nothing(
     settings: Settings, sender: Sender, crash_after: str
 ) -> None:
     pipeline = opened(settings)
-    if crash_after != "nothing saved":
+    if crash_after != "nothing closed":
         sender.send(*[disk(HOUR + n * MICROS_PER_SECOND, 0.5) for n in range(60)], received_at=NOW)
         drain(pipeline)
         pipeline.close()
@@ -133,9 +133,9 @@ def test_a_crash_between_commits_repeats_and_loses_nothing(
     )
     drain(pipeline)
     before = (stored(pipeline), pipeline.lake.read("alerts").sort("alert_id", "revision"))
-    del pipeline  # no close: the process died after the last commit, before any checkpoint
-    if crash_after == "checkpoint lost":
-        shutil.rmtree(settings.paths.live / "state")
+    del pipeline  # no close: the process died after the last commit
+    if crash_after == "states lost":
+        shutil.rmtree(settings.paths.live / "handover")
     pipeline = opened(settings)
     drain(pipeline)
     assert stored(pipeline).equals(before[0])
