@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     session_batch_bytes: int = Field(64 * MEBIBYTE, description="most landing bytes taken in one micro-batch")
     close_grace_seconds: float = Field(120, description="an hour closes when event time is this far past its end")
     max_future_seconds: float = Field(600, description="points further in the future are quarantined")
-    late_hours: float = Field(48, description="points that come later than this are quarantined, unless sent as history")
+    late_hours: float = Field(
+        48, description="points that come later than this are quarantined, unless sent as history"
+    )
     max_past_days: float = Field(7_300, description="history further in the past is quarantined")
     max_series_per_source: int = Field(250_000, description="series of one source beyond this are refused, visibly")
 
@@ -56,6 +58,10 @@ class Settings(BaseSettings):
     marts_memory: str = Field("1GB", description="most memory that DuckDB takes for marts and `aiops query`")
     time_zone: str = Field("UTC", description="time zone in which teams work, for alert load per shift")
     shifts: str = Field("08-16,16-24,00-08", description="shifts of a day in that zone, hours from-to")
+
+    prometheus_max_samples: int = Field(50_000_000, description="points that one query of the Prometheus API may read")
+    prometheus_timeout_seconds: float = Field(30, description="a query of the Prometheus API may take this long")
+    prometheus_cache_bytes: int = Field(64 * MEBIBYTE, description="memory for points that such queries read again")
 
     partitions_start: date = Field(date(2020, 1, 1), description="first day that the asset graph has partitions for")
 
@@ -87,6 +93,8 @@ class Home:
         self.marts = root / "marts"
         #: what lake care remembers: files found whole, files without a use, what was set aside
         self.care = root / "care"
+        #: what replays came to: shadow tables and reports, each in a folder of its own
+        self.replays = root / "replays"
         #: leases, checkpoints and progress of live sessions
         self.live = root / "live"
         #: the collector's device state and its status file

@@ -41,6 +41,8 @@ class Table:
     schema_version: int = 1
     #: event-time column from which the partition is derived
     time_column: str = "ts"
+    #: whether every row lies in the partition of its own time; else in that of the hour that decided about it
+    placed_by_time: bool = True
     #: columns by which compaction sorts, so that equal values lie together
     sort: tuple[str, ...] = field(default=())
 
@@ -237,6 +239,7 @@ ALERT_DECISIONS = Table(
     key=("alert_id", "revision", "receipt_revision"),
     partition="hour",
     time_column="changed_at",
+    placed_by_time=False,
     owner=OPERATIONS,
     sort=("receipt_revision", "changed_at", "alert_id", "revision"),
     columns=(
@@ -326,6 +329,7 @@ INCIDENTS = Table(
         Column("alerts", pl.Int32(), "member alerts that count: neither suppressed nor withdrawn", nullable=True),
         Column("suppressed_alerts", pl.Int32(), "member alerts that a window or silence suppressed", nullable=True),
         Column("withdrawn_alerts", pl.Int32(), "member alerts that an amendment withdrew", nullable=True),
+        Column("withdrawn_because", pl.String(), "why all of them were withdrawn, and it with them", nullable=True),
         Column("kinds", pl.List(pl.String()), "kinds of the alerts that count, sorted", nullable=True),
         Column("ended_at", TIMESTAMP, "event time at which the last member alert ended", nullable=True),
         Column("updated_at", TIMESTAMP, "when anything about it last changed", nullable=True),

@@ -164,7 +164,5 @@ def snapshots() -> list[dict[str, Any]]:
         incident("INC-MERGED", at(0, 15), first),
         incident("INC-MERGED", at(0, 15), second, "resolved", resolved_at=at(0, 15, 1), merged_into="INC-OPEN"),
         incident("INC-WITHDRAWN", at(0, 16), second, "resolved", resolved_at=at(0, 16, 5), alerts=0,
-                 withdrawn_alerts=1),
+                 withdrawn_alerts=1, withdrawn_because="late rows"),
     ]  # fmt: skip
-
-

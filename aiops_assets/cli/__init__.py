@@ -10,17 +10,22 @@ from __future__ import annotations
 import typer
 
 from aiops_assets.cli import services
+from aiops_assets.cli.backup import backup, restore
 from aiops_assets.cli.config import config
 from aiops_assets.cli.doctor import doctor
 from aiops_assets.cli.evaluate import evaluate
+from aiops_assets.cli.explain import explain
 from aiops_assets.cli.incidents import alerts, incidents
 from aiops_assets.cli.ingest import ingest
 from aiops_assets.cli.keys import keys
+from aiops_assets.cli.lake import lake
 from aiops_assets.cli.marts import marts
 from aiops_assets.cli.output import Commands
 from aiops_assets.cli.quarantine import quarantine
 from aiops_assets.cli.query import query
 from aiops_assets.cli.reload import reload
+from aiops_assets.cli.replay import replay
+from aiops_assets.cli.restate import restate
 from aiops_assets.cli.rules import rules
 from aiops_assets.cli.shadow import shadow
 from aiops_assets.cli.silence import silence
@@ -46,11 +51,15 @@ for command in (
     ingest,
     shadow,
     doctor,
+    backup,
+    restore,
+    replay,
+    restate,
     services.init,
     reload,
     services.gateway,
     services.collect,
 ):
     app.command()(command)
-for sub in (incidents, silence, rules, quarantine, keys, config, marts, evaluate):
+for sub in (incidents, explain, silence, rules, quarantine, keys, config, lake, marts, evaluate):
     app.add_typer(sub)

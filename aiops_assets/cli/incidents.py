@@ -14,6 +14,7 @@ import typer
 from aiops_assets.cli.output import ago, clean, console, fail, group, instant, load, plain, print_json, severity, table
 
 if TYPE_CHECKING:
+    from aiops_assets.incidents.correlation import Alert
     from aiops_assets.incidents.lifecycle import Action
     from aiops_assets.incidents.store import Incident, IncidentStore, Member
 
@@ -80,11 +81,11 @@ def list_(
         shown.add_row(
             incident.incident_id,
             str(incident.priority),
-            incident.state,
+            incident_state(incident),
             ago(incident.started_at),
             clean(incident.assignee or "–"),
             f"{incident.firing}/{incident.alerts}",
-            clean(incident.title),
+            struck(incident.title) if incident.withdrawn_because is not None else clean(incident.title),
         )
     console().print(shown)
 
@@ -105,12 +106,19 @@ def show(incident_id: Id, as_json: AsJson = False) -> None:
     from aiops_assets.cli.up import gateway_url
 
     out = console()
-    out.print(f"[bold]{incident.incident_id}[/]  P{incident.priority}  {incident.state}  {clean(incident.title)}")
+    out.print(
+        f"[bold]{incident.incident_id}[/]  P{incident.priority}  {incident_state(incident)}  {clean(incident.title)}"
+    )
     out.print(f"  impact    {incident.impact}  {clean(incident.impact_text)}")
     out.print(f"  urgency   {incident.urgency}  {clean(incident.urgency_text)}")
     out.print(f"  hosts     {clean(', '.join(incident.hosts))}")
     out.print(f"  since     {instant(incident.started_at)} ({ago(incident.started_at)})")
     out.print(f"  assignee  {clean(incident.assignee or 'nobody')}")
+    if incident.resolved_at is not None:
+        by = f"{instant(incident.resolved_at)} by {clean(incident.resolved_by)}"
+        out.print(f"  resolved  {by}{': ' + clean(incident.resolution) if incident.resolution else ''}")
+    if incident.withdrawn_because is not None:
+        out.print(f"  [magenta]withdrawn[/] none of its alerts should have fired: {clean(incident.withdrawn_because)}")
     out.print(f"  page      {gateway_url(load())}/incidents/{incident.incident_id}")
     for host, text in incident.causes:
         out.print(f"  [yellow]look first[/] {clean(host)}: {clean(text)}")
@@ -125,7 +133,7 @@ def show(incident_id: Id, as_json: AsJson = False) -> None:
         state = "suppressed" if alert.suppressed else alert.state
         ends = instant(alert.ends_at)
         row = (alert.alert_id[:12], severity(alert.severity_number), state, instant(alert.starts_at), ends)
-        shown.add_row(*row, clean(alert.host), clean(alert.title))
+        shown.add_row(*row, clean(alert.host), alert_title(alert))
     out.print(shown)
     for event in incident.events:
         out.print(f"  {instant(event.at)}  {clean(event.who)}  {event.kind}  {clean(event.text)}")
@@ -213,6 +221,24 @@ def alerts(
     console().print(shown)
 
 
+def incident_state(incident: Incident) -> str:
+    """The state, and whether it was withdrawn."""
+    return incident.state + (", withdrawn" if incident.withdrawn_because is not None else "")
+
+
+def alert_title(alert: Alert) -> str:
+    """The title, struck through when the alert is withdrawn, with what an amendment said of it."""
+    title = struck(alert.title) if alert.withdrawn else clean(alert.title)
+    if not alert.amended_by:
+        return title
+    return f"{title} [magenta]({'withdrawn' if alert.withdrawn else 'amended'}: {clean(alert.amended_by)})[/]"
+
+
+def struck(text: str) -> str:
+    """A text that does not hold any more."""
+    return f"[strike]{clean(text)}[/]"
+
+
 def alert_row(member: Member) -> tuple[str, str, str, str, str, str]:
     """The cells of an alert: since, severity, state, host, title, incident."""
     alert = member.alert
@@ -223,6 +249,6 @@ def alert_row(member: Member) -> tuple[str, str, str, str, str, str]:
         severity(alert.severity_number),
         state,
         clean(alert.host),
-        clean(alert.title),
+        alert_title(alert),
         member.incident_id or "–",
     )

@@ -16,7 +16,9 @@ marts = group("marts", "Marts: build them for some days, write dbt's sources.")
 def build(
     first: Annotated[str, typer.Argument(help="First day, YYYY-MM-DD in UTC; default: today.")] = "",
     last: Annotated[str, typer.Argument(help="Last day; default: the first.")] = "",
-    select: Annotated[list[str] | None, typer.Option(help="Only these, in dbt's words, for example fleet_health.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only these, in dbt's words, for example fleet_health.")
+    ] = None,
 ) -> None:
     """Build marts and run their tests, as the asset graph does, but without recording it there.
 
@@ -29,8 +31,8 @@ def build(
 
     today = datetime.now(UTC).date()
     try:
-        start = datetime.strptime(first, "%Y-%m-%d").date() if first else today  # noqa: DTZ007 - a day, not an instant
-        end = datetime.strptime(last, "%Y-%m-%d").date() if last else start  # noqa: DTZ007
+        start = datetime.strptime(first, "%Y-%m-%d").date() if first else today
+        end = datetime.strptime(last, "%Y-%m-%d").date() if last else start
     except ValueError:
         fail(f"{first} {last}: write days as YYYY-MM-DD", USAGE)
     if end < start:

@@ -66,6 +66,10 @@ def query(
 
 
 def _print(answer: Answer) -> None:
+    if "explain_value" in answer.columns:
+        for row in answer.rows:
+            sys.stdout.write(f"{row[-1]}\n")
+        return
     names = _distinct(answer.columns)
     right = [name for name, kind in zip(names, answer.types, strict=True) if kind.startswith(_NUMBERS)]
     shown = table(*names, right=right)

@@ -1,7 +1,7 @@
 """Removing every trace of ``aiops try``: rows, incidents, silences, quarantine, landed deliveries.
 
 Deleting under a working session would pull its state from under it, so this takes the session's lease first; the next
-session rebuilds its state from what is left. Everything to be removed is recognised by the source ``try`` and the
+session derives the hours concerned again from what is left. Everything to be removed is recognised by the source ``try`` and the
 hosts of the story, so running it twice, or after it was cut short, is harmless.
 """
 
@@ -90,17 +90,32 @@ def _replace(path: Path, content: bytes) -> None:
 def _tables(home: Home) -> Iterator[str]:
     import polars as pl
 
+    from aiops_assets.detection.receipts import REMOVED
     from aiops_assets.lake.tables import Lake, TableWriter, quote
-    from aiops_assets.tables import ALERTS, ANOMALIES, BASELINES, CHANGES, ENTITIES, INCIDENTS, METRIC_POINTS, SERIES
+    from aiops_assets.live.rederive import ask_for
+    from aiops_assets.tables import (
+        ALERT_DECISIONS,
+        ALERTS,
+        ANOMALIES,
+        BASELINES,
+        CHANGES,
+        ENTITIES,
+        INCIDENTS,
+        METRIC_POINTS,
+        SERIES,
+    )
 
     lake = Lake(home.lake)
     hosts = ", ".join(quote(host) for host in HOSTS)
     source = quote(SOURCE)
     ids = lake.scan("series").filter(pl.col("source") == SOURCE).select("series_id").collect()["series_id"].to_list()
+    touched = lake.scan("metric_points", columns=["hour", "source"]).filter(pl.col("source") == SOURCE)
+    ask_for(home.live, touched.select("hour").unique().collect()["hour"].to_list(), REMOVED)
     yield from _deleted(TableWriter(lake, METRIC_POINTS), [f"source = {source}"])
     for table in (BASELINES, ANOMALIES):
         yield from _deleted(TableWriter(lake, table), [f"series_id IN ({part})" for part in _parts(ids)])
-    yield from _deleted(TableWriter(lake, ALERTS), [f"host IN ({hosts})"])
+    for table in (ALERTS, ALERT_DECISIONS):
+        yield from _deleted(TableWriter(lake, table), [f"host IN ({hosts})"])
     yield from _deleted(TableWriter(lake, CHANGES), [f"source = {source}"])
     yield from _deleted(TableWriter(lake, ENTITIES), [f"name IN ({hosts})"])
     snapshots = lake.scan("incidents").filter(pl.col("hosts").list.eval(pl.element().is_in(HOSTS)).list.any())
@@ -156,11 +171,9 @@ def _operations(home: Home) -> Iterator[str]:
 
 
 def _forget_progress(home: Home) -> None:
-    """Checkpoints number series by their place in the directory, which has changed; progress counts what is gone."""
+    """Progress counts what is gone."""
     from aiops_assets.live.progress import read_progress, write_progress
 
-    for path in (home.live / "state").glob("*.npz"):
-        path.unlink()
     progress = read_progress(home.live)
     if progress.sources.pop(SOURCE, None) is not None:
         write_progress(home.live, progress)

@@ -44,6 +44,7 @@ LOCATIONS = {"live": "aiops_assets.definitions.live", "learning": "aiops_assets.
 #: the kernel takes at most 107 bytes as the path of a socket
 _LONGEST_SOCKET_PATH = 100
 _PROBE_SECONDS = 2.0
+_RECONNECT_SECONDS = 20.0
 #: the banner appears when everything is ready, or after this long with the names of what is not
 _BANNER_AFTER_SECONDS = 90.0
 _HEALTH_QUERY = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } } }"
@@ -319,6 +320,16 @@ def location_problems(settings: Settings) -> list[str]:
     return lines
 
 
+def _lasting_problems(settings: Settings) -> list[str]:
+    """``location_problems`` that stay: the webserver finds a code server a few seconds after that one listens."""
+    until = time.monotonic() + _RECONNECT_SECONDS
+    found = location_problems(settings)
+    while any("UserCodeUnreachable" in line for line in found) and time.monotonic() < until:
+        time.sleep(_PROBE_SECONDS / 2)
+        found = location_problems(settings)
+    return found
+
+
 def program() -> str:
     """How this command line is called from where the person stands."""
     if shutil.which("aiops"):
@@ -403,7 +414,7 @@ def banner(settings: Settings, config: Config, waiting: Sequence[str], seconds: 
         ready = f"Not ready yet: {', '.join(sorted(waiting))}; see the logs"
     lines = ["", f"[bold]{clean(ready)}[/]"]
     lines += [f"  [cyan]{name:<10}[/] {clean(text)}" for name, text in rows]
-    lines += [f"  [red]problem[/]    {clean(problem)}" for problem in location_problems(settings)]
+    lines += [f"  [red]problem[/]    {clean(problem)}" for problem in _lasting_problems(settings)]
     lines += [
         "",
         "[bold]What to try next[/], in a second terminal",

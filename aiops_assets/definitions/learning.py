@@ -10,6 +10,7 @@ import logging
 
 import dagster as dg
 
+from aiops_assets.care.assets import care_assets
 from aiops_assets.incidents.assets import SNAPSHOT, snapshot_asset
 from aiops_assets.incidents.checks import snapshot_has_each_incident_once
 from aiops_assets.lake.io_manager import DeltaIOManager
@@ -20,7 +21,7 @@ from aiops_assets.settings import Settings, load_settings
 from jobs.incidents import snapshot_job, snapshot_schedule
 from jobs.marts import marts_job, marts_schedule
 from jobs.tags import learning_tags
-from jobs.upkeep import event_log_prune, lake_upkeep, upkeep_schedules
+from jobs.upkeep import event_log_prune, lake_upkeep_job, upkeep_schedules
 from sensors.automation import automation_sensor
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,12 @@ log = logging.getLogger(__name__)
 def build_definitions(settings: Settings | None = None) -> dg.Definitions:
     """All definitions of the learning location; tests hand in their own settings."""
     settings = settings or load_settings()
-    job = snapshot_job()
+    job, upkeep = snapshot_job(), lake_upkeep_job()
     core = dg.Definitions(
-        assets=[snapshot_asset()],
+        assets=[snapshot_asset(), *care_assets()],
         asset_checks=[snapshot_has_each_incident_once],
-        jobs=[job, event_log_prune, lake_upkeep],
-        schedules=[snapshot_schedule(job), *upkeep_schedules()],
+        jobs=[job, event_log_prune, upkeep],
+        schedules=[snapshot_schedule(job), *upkeep_schedules(upkeep)],
         sensors=[automation_sensor("learning_automation", dg.AssetSelection.assets(SNAPSHOT), 60)],
         resources={"settings": settings, "lake_io": DeltaIOManager(root=settings.paths.lake)},
     )

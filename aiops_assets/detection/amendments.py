@@ -145,7 +145,7 @@ def amend(
         if rows is None:
             if before is None or before["state"] == WITHDRAWN:
                 continue
-            if hour_key(before["starts_at"]) == hour_key(window_end - 1):
+            if old[alert][0]["revision"] == 0:
                 _withdraw(result, before, reason)
             elif before["state"] == "resolved" and alert not in still_open:
                 _end(result, before, window_end, reason)

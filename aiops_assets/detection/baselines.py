@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from aiops_assets.lake.digest import in_order
 from aiops_assets.tables import BASELINES
 
 #: probabilities of the values in the column ``quantiles``
@@ -37,12 +38,15 @@ def close(points: pl.DataFrame) -> pl.DataFrame:
         One row a series, ascending ``series_id``: the columns of ``tables.BASELINES`` without ``hour_start``,
         ``baseline_version`` and ``hour``. Sums of squares beyond the largest float are cut to it.
     """
-    ordered = points.select(
+    plain = points.select(
         pl.col("series_id").cast(pl.Int64),
         pl.col("ts").to_physical(),
         # adding zero makes one zero of -0.0 and 0.0, whose order would otherwise be free
         (pl.col("value").cast(pl.Float64) + 0.0).alias("value"),
-    ).sort("series_id", "ts", "value")
+    )
+    ordered = in_order(plain, ("series_id", "ts"))
+    if ordered is not plain:
+        ordered = plain.sort("series_id", "ts", "value")
     series = ordered["series_id"].to_numpy()
     value = ordered["value"].to_numpy()
     if not len(series):

@@ -8,7 +8,6 @@ The **hash** depends on what was learnt, not on the numbers that series happen t
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
@@ -25,7 +24,7 @@ from aiops_assets.landing.writer import fsync_folder
 
 Entries = dict[str, NDArray[Any]]
 VERSION = 1
-_SUFFIX = ".npz.zst"
+_SUFFIX = ".state.zst"
 _LENGTH = 8
 
 
@@ -39,14 +38,20 @@ class HandOver:
 
     parts: Mapping[str, Entries] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict)
+    _hash: list[str] = field(default_factory=list, compare=False, repr=False)
 
     def digest(self) -> str:
-        """128 bits (32 hex digits) over everything."""
+        """128 bits (32 hex digits) over everything; computed once."""
+        if not self._hash:
+            self._hash.append(self._digest())
+        return self._hash[0]
+
+    def _digest(self) -> str:
         state = xxhash.xxh3_128(orjson.dumps(self.document, option=orjson.OPT_SORT_KEYS))
         for part in sorted(self.parts):
             for name, array in sorted(self.parts[part].items()):
                 state.update(f"{part}/{name}:{array.dtype}:{array.shape};".encode())
-                state.update(np.ascontiguousarray(array).tobytes())
+                state.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
         return state.hexdigest()
 
 
@@ -124,13 +129,45 @@ def _series_axis(name: str, array: NDArray[Any]) -> int:
     return 0 if name in {"weekly", "daily"} else array.ndim - 1
 
 
+_BEGINNING = "begun_after"
+
+
+def read_beginning(folder: Path) -> str | None:
+    """The newest hour that was closed before there were receipts ("": none); ``None`` before anything began."""
+    try:
+        return (folder / _BEGINNING).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+def write_beginning(folder: Path, hour: str) -> None:
+    """Write down where receipts begin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{_BEGINNING}.{os.getpid()}"
+    temporary.write_text(hour, "utf-8")
+    temporary.replace(folder / _BEGINNING)
+
+
 def save(path: Path, state: HandOver) -> None:
-    """Write a state whole or not at all (temporary file, fsync, rename), compressed by Zstandard."""
-    arrays = {f"{part}/{name}": array for part, entries in state.parts.items() for name, array in entries.items()}
-    document = orjson.dumps({"version": VERSION, **state.document}, option=orjson.OPT_SORT_KEYS)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, __document__=np.frombuffer(document, np.uint8), **arrays)
-    content = buffer.getbuffer()
+    """Write a state whole or not at all (temporary file, fsync, rename).
+
+    The file is the length of what follows (8 bytes, little-endian) and one Zstandard frame of it: the length of a JSON
+    head (8 bytes), the head, and the bytes of its arrays in the order that it lists them (name, dtype, shape).
+    """
+    arrays = {
+        f"{part}/{name}": np.ascontiguousarray(array)
+        for part, entries in sorted(state.parts.items())
+        for name, array in sorted(entries.items())
+    }
+    listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
+    head = orjson.dumps({"version": VERSION, "arrays": listed, "document": state.document}, option=orjson.OPT_SORT_KEYS)
+    content = b"".join(
+        [
+            len(head).to_bytes(_LENGTH, "little"),
+            head,
+            *(array.data.cast("B") if array.size else b"" for array in arrays.values()),
+        ]
+    )
     packed = pa.Codec("zstd", 1).compress(content, asbytes=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -153,26 +190,28 @@ def load(path: Path) -> HandOver:
         FileNotFoundError: there is none.
         ValueError: the file is damaged or was written in another format.
     """
-    content = path.read_bytes()
+    packed = path.read_bytes()
     try:
-        size = int.from_bytes(content[:_LENGTH], "little")
-        unpacked = pa.Codec("zstd").decompress(content[_LENGTH:], size, asbytes=True)
-        with np.load(io.BytesIO(unpacked), allow_pickle=False) as archive:
-            document = orjson.loads(archive["__document__"].tobytes())
-            parts: dict[str, Entries] = {}
-            for name in archive.files:
-                part, _, array = name.partition("/")
-                if array:
-                    parts.setdefault(part, {})[array] = archive[name]
-    except (OSError, EOFError, KeyError, ValueError, pa.ArrowException) as error:
+        size = int.from_bytes(packed[:_LENGTH], "little")
+        content = pa.Codec("zstd").decompress(packed[_LENGTH:], size, asbytes=True)
+        start = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+        head = orjson.loads(content[_LENGTH:start])
+        if head["version"] != VERSION:
+            raise ValueError(f"it has version {head['version']}, this code reads version {VERSION}")
+        parts: dict[str, Entries] = {}
+        for name, dtype, shape in head["arrays"]:
+            part, _, entry = name.partition("/")
+            count = int(np.prod(shape))
+            array = np.frombuffer(content, dtype, count, start).reshape(shape) if count else np.empty(shape, dtype)
+            parts.setdefault(part, {})[entry] = array
+            start += array.nbytes
+        return HandOver(parts, head["document"])
+    except (OSError, KeyError, IndexError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ValueError(f"{path}: not a readable hand-over state: {error}") from error
-    if document.pop("version", None) != VERSION:
-        raise ValueError(f"{path}: written in another format, this code reads version {VERSION}")
-    return HandOver(parts, document)
 
 
 class Shelf:
-    """The states on disk: ``<hour>.<revision>.npz.zst`` in one folder."""
+    """The states on disk: ``<hour>.<revision>.state.zst`` in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -28,7 +28,11 @@ KEPT = 3
 
 
 class InputsExpired(Exception):
-    """What an hour was derived from is not (completely) stored any more."""
+    """What an hour was derived from is not (completely) stored any more; ``hour`` says which, where one is to blame."""
+
+    def __init__(self, text: str, hour: str | None = None) -> None:
+        super().__init__(text)
+        self.hour = hour
 
 
 class Past:
@@ -130,7 +134,8 @@ class Past:
             raise InputsExpired(
                 f"hour {receipt.hour}, revision {receipt.revision}: {receipt.rows} rows were its input, "
                 f"{rows.height} of its ingest positions are stored"
-                + (" with other content" if rows.height == receipt.rows else "")
+                + (" with other content" if rows.height == receipt.rows else ""),
+                receipt.hour,
             )
         try:
             segments = pinned_judgements(self.judgements, receipt.config)

@@ -341,6 +341,10 @@ class _Reader:
         self, index: int, offset: int, code: int, metric: object, values: list[Any], context: _Context, body: bytes
     ) -> list[dict[str, Any]]:
         """Take the samples of a series; what is returned are the ones that are not finite."""
+        together = _well_formed(values)
+        if together is not None:
+            self._take(index, np.full(len(values), code, np.int64), *together)
+            return []
         ts: list[int] = []
         good: list[float] = []
         not_finite: list[Any] = []
@@ -397,6 +401,27 @@ def _samples(text: bytes) -> tuple[Int, Float] | None:
     return millis.astype(np.int64) * 1000, frame["value"].to_numpy()
 
 
+def _well_formed(values: list[Any]) -> tuple[Int, Float] | None:
+    """Microseconds and values of pairs that all are as they should be and finite, ``None`` otherwise."""
+    if set(map(type, values)) != {list} or set(map(len, values)) != {2}:
+        return None
+    seconds, texts = zip(*values, strict=True)
+    if not set(map(type, seconds)) <= {int, float} or set(map(type, texts)) != {str}:
+        return None
+    try:
+        numbers = pl.Series(texts, dtype=pl.String)
+        millis = np.rint(np.array(seconds, np.float64) * 1000.0)
+    except (UnicodeEncodeError, OverflowError):
+        return None
+    # Numbers without a letter but e, so that nothing depends on how a parser spells NaN.
+    if not numbers.str.contains(_PLAIN_NUMBER).all():
+        return None
+    value = numbers.cast(pl.Float64, strict=False).to_numpy()
+    if not (np.isfinite(value).all() and (np.abs(millis) < _LAST_MILLIS).all()):
+        return None
+    return millis.astype(np.int64) * 1000, value
+
+
 def _sample(pair: object) -> tuple[int, float]:
     if not isinstance(pair, list) or len(pair) != 2:
         raise Refused('values: expected [seconds, "value"]')
@@ -411,4 +436,7 @@ def _sample(pair: object) -> tuple[int, float]:
     return micros, float(text)
 
 
+_PLAIN_NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+#: before it and after its negative all instants are within the years that a timestamp can hold
+_LAST_MILLIS = -(MIN_MICROS // 1000)
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)

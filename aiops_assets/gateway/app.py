@@ -27,11 +27,13 @@ from aiops_assets.gateway.counters import Counters
 from aiops_assets.gateway.intake import PREFIX, Intake
 from aiops_assets.gateway.keys import KeysDamaged, KeyStore, ensure_admin_key
 from aiops_assets.gateway.pages import Pages
+from aiops_assets.gateway.prometheus import PrometheusApi
 from aiops_assets.gateway.protocol import IDLE_SECONDS, BoundedProtocol, drop_stalled
 from aiops_assets.gateway.sessions import Sessions
 from aiops_assets.gateway.watch import Watch
 from aiops_assets.incidents.pages import routes as incident_routes
 from aiops_assets.landing.writer import GroupCommit, SegmentWriter, WriterBusy
+from aiops_assets.marts.pages import routes as kpi_routes
 from aiops_assets.observability import logging as structured_logging
 from aiops_assets.settings import Settings
 
@@ -73,8 +75,9 @@ class Gateway:
             own_samples=lambda: self.counters.samples(len(self.connections)),
             max_backlog_bytes=settings.gateway_max_backlog_bytes,
         )
+        self.prometheus = PrometheusApi(settings)
         pages = Starlette(
-            routes=[*own.routes(), *incident_routes(settings)],
+            routes=[*own.routes(), *self.prometheus.routes(), *incident_routes(settings), *kpi_routes(settings)],
             exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
         )
         self.access = Access(pages, self.keys, self.sessions, self.counters)
@@ -121,6 +124,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Finish what was begun, seal, and give the landing writer free."""
+        self.prometheus.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

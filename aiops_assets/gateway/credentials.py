@@ -7,6 +7,8 @@ there is no privilege in being local, so there is nothing they could forge.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -15,13 +17,26 @@ _SCHEMES = frozenset({b"bearer", b"token", b"key"})
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The key in ``Authorization: Bearer|Token|Key <key>`` or ``X-Api-Key: <key>``, if there is one."""
+    """The key in ``Authorization: Bearer|Token|Key <key>`` or ``X-Api-Key: <key>``, if there is one.
+
+    It may also be the password of ``Authorization: Basic``; the user name says nothing.
+    """
     authorization = headers.get(b"authorization")
     if authorization is not None:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() in _SCHEMES:
             return key.strip()
+        if scheme.lower() == b"basic":
+            return _password(key.strip())
     return headers.get(b"x-api-key")
+
+
+def _password(encoded: bytes) -> bytes | None:
+    try:
+        _, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return password if colon else None
 
 
 def cookie_of(headers: Mapping[bytes, bytes], name: str) -> str | None:

@@ -11,8 +11,10 @@ from typing import Any
 import orjson
 
 from aiops_assets.hours import instant
+from aiops_assets.incidents.amendments import Correction
 from aiops_assets.incidents.correlation import severity_word
-from aiops_assets.incidents.store import Event, Incident, Member, Silence, Suspect
+from aiops_assets.incidents.history import Strip
+from aiops_assets.incidents.store import Amendment, Event, Incident, Member, Silence, Suspect
 
 
 def incident_document(incident: Incident, *, whole: bool = True) -> dict[str, Any]:
@@ -31,6 +33,9 @@ def incident_document(incident: Incident, *, whole: bool = True) -> dict[str, An
         "alerts": incident.alerts,
         "firing": incident.firing,
         "suppressed": incident.suppressed_alerts,
+        "withdrawn": incident.withdrawn_alerts,
+        "amended": incident.amended_alerts,
+        "withdrawn_because": incident.withdrawn_because,
         "started_at": time_text(incident.started_at),
         "last_symptom_at": time_text(incident.last_symptom_at),
         "ended_at": time_text(incident.ended_at),
@@ -38,6 +43,7 @@ def incident_document(incident: Incident, *, whole: bool = True) -> dict[str, An
         "acknowledged_at": time_text(incident.acknowledged_at),
         "resolved_at": time_text(incident.resolved_at),
         "resolved_by": incident.resolved_by,
+        "resolution": incident.resolution,
         "merged_into": incident.merged_into,
         "related": list(incident.related),
         "allowed_actions": list(incident.allowed),
@@ -102,8 +108,8 @@ def suspect_document(suspect: Suspect) -> dict[str, Any]:
 
 
 def event_document(event: Event) -> dict[str, Any]:
-    """An entry of the timeline."""
-    return {
+    """An entry of the timeline; of an amendment with the reason and what it changed."""
+    document: dict[str, Any] = {
         "event_id": event.event_id,
         "at": time_text(event.at),
         "event_time": time_text(event.event_time),
@@ -111,6 +117,47 @@ def event_document(event: Event) -> dict[str, Any]:
         "kind": event.kind,
         "text": event.text,
         "alert_id": event.alert_id,
+    }
+    if event.amendment is not None:
+        document["amendment"] = {
+            "kind": event.amendment,
+            "revision": event.revision,
+            "reason": event.reason,
+            "corrections": [correction_document(entry) for entry in event.corrections],
+        }
+    return document
+
+
+def correction_document(entry: Correction) -> dict[str, Any]:
+    """What changed; instants as text."""
+    times = entry.what in {"start", "end"}
+
+    def side(value: Any) -> Any:
+        return time_text(value) if times else finite(value) if isinstance(value, float) else value
+
+    return {"what": entry.what, "before": side(entry.before), "after": side(entry.after)}
+
+
+def strip_document(strip: Strip, amendments: tuple[Amendment, ...]) -> dict[str, Any]:
+    """Hours and what was amended, newest first; ``alerts`` are those that an amendment of the hour concerned."""
+    alerts: dict[str, list[dict[str, Any]]] = {}
+    for entry in amendments:
+        names = ("kind", "reason", "alert_id", "revision", "host", "incident_id")
+        told = {name: getattr(entry, name) for name in names} | {"title": entry.alert_title, "at": time_text(entry.at)}
+        alerts.setdefault(entry.hour, []).append(told)
+    return {
+        "hours": [
+            {"hour": hour.hour, "state": hour.state, "revision": hour.revision, "late_rows": hour.late_rows}
+            for _, hours in strip.days
+            for hour in reversed(hours)
+        ],
+        "amendments": [
+            {name: getattr(entry, name) for name in ("hour", "revision", "reason", "rows", "late_rows")}
+            | {name: getattr(entry, name) for name in ("raised", "amended", "withdrawn")}
+            | {"derived_at": time_text(entry.derived_at)}
+            for entry in strip.amendments
+        ],
+        "alerts": alerts,
     }
 
 

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, cast
@@ -29,14 +30,23 @@ from starlette.routing import BaseRoute, Route
 
 from aiops_assets.config import Config, ConfigError, ConfigFile, parse_duration
 from aiops_assets.detection.wording import printable, quantity
-from aiops_assets.hours import MICROS_PER_SECOND, instant
+from aiops_assets.hours import MICROS_PER_SECOND, instant, micros
+from aiops_assets.incidents.amendments import side_text
 from aiops_assets.incidents.correlation import duration_text, listing, severity_word
-from aiops_assets.incidents.documents import finite, incident_document, member_document, silence_document, time_text
+from aiops_assets.incidents.documents import (
+    finite,
+    incident_document,
+    member_document,
+    silence_document,
+    strip_document,
+    time_text,
+)
 from aiops_assets.incidents.feed import Feed, FeedFull
+from aiops_assets.incidents.history import MAX_DAYS, LakeHistory, Origins, Strip
 from aiops_assets.incidents.lifecycle import ACTION_WORDS, Action, ActionNotAllowed, IncidentNotFound
 from aiops_assets.incidents.plots import Plot, infos_of, plot, window_of
 from aiops_assets.incidents.series import LakeReader, SeriesReader
-from aiops_assets.incidents.store import Incident, IncidentStore, Member, SilenceNotFound
+from aiops_assets.incidents.store import Amendment, Incident, IncidentStore, Member, SilenceNotFound
 from aiops_assets.incidents.topology import Topology
 from aiops_assets.settings import Settings
 
@@ -47,6 +57,10 @@ PAGE_ROWS = 100
 MEMBER_ROWS = 200
 MAX_PLOTS = 12
 PLOT_SECONDS = 8.0
+#: how long a page waits for an explanation; the work goes on, so that the next try finds it
+EXPLAIN_SECONDS = 25.0
+#: days of the strip of hours: offered, and shown unless asked
+DAYS = (7, 14, 31)
 TOPOLOGY_SECONDS = 30.0
 _RUNNING = ("open", "acknowledged", "reopened")
 _STATES: dict[str, tuple[str, ...]] = {
@@ -57,13 +71,13 @@ _STATES: dict[str, tuple[str, ...]] = {
     "resolved": ("resolved",),
     "all": (),
 }
-_ALERT_STATES = ("firing", "suppressed", "resolved")
+_ALERT_STATES = ("firing", "suppressed", "resolved", "withdrawn")
 _STATIC = {
     "incidents.css": "text/css; charset=utf-8",
     "incidents.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-_PAGE_HEADERS = {
+PAGE_HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -96,17 +110,36 @@ class Neighbourhood:
     needed_by: tuple[Neighbour, ...]
 
 
-def routes(settings: Settings, *, reader: SeriesReader | None = None) -> list[BaseRoute]:
-    """The routes of the incident pages. ``reader`` replaces the lake as the source of plots."""
+def routes(
+    settings: Settings, *, reader: SeriesReader | None = None, explain: Callable[[str], dict[str, Any]] | None = None
+) -> list[BaseRoute]:
+    """The routes of the incident pages.
+
+    Args:
+        reader: replaces the lake as the source of plots.
+        explain: derives the alerts of an incident (by id) again and says whether they came out the same, as a JSON-able
+            dictionary; it blocks. Raises ``LookupError`` for what it does not know. Without it pages offer none.
+    """
     home = settings.paths
-    return Pages(home.operations_url, ConfigFile(home.config), reader or LakeReader(home.lake)).routes()
+    source = reader or LakeReader(home.lake)
+    return Pages(home.operations_url, ConfigFile(home.config), source, LakeHistory(home.lake), explain).routes()
 
 
 class Pages:
     """Handlers and what they share: the store, the feed, the graph of entities. Nothing is opened before it is used."""
 
-    def __init__(self, operations_url: str, config: ConfigFile, reader: SeriesReader) -> None:
+    def __init__(
+        self,
+        operations_url: str,
+        config: ConfigFile,
+        reader: SeriesReader,
+        history: LakeHistory,
+        explain: Callable[[str], dict[str, Any]] | None = None,
+    ) -> None:
         self._operations_url, self._config_file, self._reader = operations_url, config, reader
+        self._history, self._explain = history, explain
+        self._explaining: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._explaining_one = asyncio.Semaphore(1)
         self._store_opening = asyncio.Lock()
         self._opened: IncidentStore | None = None
         self._feed = Feed(self._look)
@@ -123,12 +156,20 @@ class Pages:
             Route("/incidents/{incident_id}", self._page(self.incident), methods=get),
             Route("/incidents/{incident_id}/events", self.events, methods=get),
             Route("/incidents/{incident_id}/plots", self._page(self.plots), methods=get),
+            Route("/incidents/{incident_id}/origins", self._page(self.origins), methods=get),
+            *(
+                [Route("/incidents/{incident_id}/explain", self._page(self.explain), methods=get)]
+                if self._explain
+                else []
+            ),
             Route("/incidents/{incident_id}/{word}", self._page(self.act), methods=post),
+            Route("/hours", self._page(self.hours), methods=get),
             Route("/alerts", self._page(self.alerts), methods=get),
             Route("/silences", self._page(self.silences), methods=get),
             Route("/silences", self._page(self.create_silence), methods=post),
             Route("/silences/{silence_id}/expire", self._page(self.expire_silence), methods=post),
             Route("/api/incidents", self._document(self.api_incidents), methods=get),
+            Route("/api/hours", self._document(self.api_hours), methods=get),
             Route("/api/incidents/{incident_id}", self._document(self.api_incident), methods=get),
             Route("/api/incidents/{incident_id}/{word}", self._document(self.api_act), methods=post),
             Route("/api/alerts", self._document(self.api_alerts), methods=get),
@@ -182,9 +223,11 @@ class Pages:
         live = "live" in request.query_params
         plots: Sequence[Plot] = ()
         left_out, plot_problem = 0, ""
+        origins, origins_problem = Origins({}, ()), ""
         hours = _hours(request.query_params.get("hours", ""))
         if not live:
             plots, left_out, plot_problem = await self._draw(incident, hours)
+            origins, origins_problem = await self._trace(incident)
         return self._render(
             request,
             "incident.html",
@@ -194,6 +237,9 @@ class Pages:
             plots=plots,
             plots_left_out=left_out,
             plot_problem=plot_problem,
+            origins=origins,
+            origins_problem=origins_problem,
+            may_explain=self._explain is not None,
             hours=hours,
             numbers={suspect.change_id: number for number, suspect in enumerate(incident.suspects, 1)},
             rules=rules,
@@ -220,6 +266,69 @@ class Pages:
             plot_problem=problem,
             incident=incident,
             hours=hours,
+        )
+
+    async def origins(self, request: Request) -> Response:
+        """How the alerts of an incident came about, alone, to refresh an open page."""
+        store = await self._store()
+        incident = await asyncio.to_thread(store.get, request.path_params["incident_id"])
+        origins, problem = await self._trace(incident)
+        return self._render(
+            request,
+            "origins.html",
+            incident=incident,
+            origins=origins,
+            origins_problem=problem,
+            may_explain=self._explain is not None,
+        )
+
+    async def explain(self, request: Request) -> Response:
+        """Derive the alerts of an incident again and show what came out. One at a time; the same one is shared."""
+        store = await self._store()
+        incident = await asyncio.to_thread(store.get, request.path_params["incident_id"])
+        task = self._explaining.get(incident.incident_id)
+        if task is None:
+            task = asyncio.create_task(self._derive_again(incident.incident_id), name="incident-explanation")
+            self._explaining[incident.incident_id] = task
+            task.add_done_callback(lambda _: self._explaining.pop(incident.incident_id, None))
+        found: dict[str, Any] | None = None
+        problem, status = "", 200
+        try:
+            found = await asyncio.wait_for(asyncio.shield(task), EXPLAIN_SECONDS)
+        except TimeoutError:
+            problem, status = "It is still being derived again. Reload this page in a moment.", 503
+        except LookupError as error:
+            problem, status = str(error), 404
+        except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
+            log.warning("explaining %s failed: %s", incident.incident_id, error)
+            problem, status = "It could not be derived again; the gateway's log says why.", 500
+        if "application/json" in request.headers.get("accept", ""):
+            document = {"error": "unavailable", "message": problem} if found is None else found
+            body = orjson.dumps(document, default=str)
+            return Response(body, status, {"cache-control": "no-store"}, "application/json")
+        return self._render(request, "explanation.html", status, incident=incident, explanation=found, problem=problem)
+
+    async def hours(self, request: Request) -> Response:
+        """Which hours are closed, which were amended and why; query: days, until (a date)."""
+        days, until = _days(request.query_params.get("days", "")), _until(request.query_params.get("until", ""))
+        store = await self._store()
+        strip, amendments, number = await asyncio.to_thread(self._strip, store, until, days)
+        by_hour: dict[str, list[Amendment]] = {}
+        for entry in amendments:
+            by_hour.setdefault(entry.hour, []).append(entry)
+        day = 24 * 3_600 * MICROS_PER_SECOND
+        return self._render(
+            request,
+            "hours.html",
+            strip=strip,
+            by_hour=by_hour,
+            days=days,
+            choices=DAYS,
+            until=request.query_params.get("until", "") and _date(until),
+            earlier=_date(until - days * day),
+            later=_date(until + days * day) if until + day <= _now() else "",
+            events="/events",
+            change_number=number,
         )
 
     async def act(self, request: Request) -> Response:
@@ -338,6 +447,14 @@ class Pages:
         found = await asyncio.to_thread(store.list, states=_STATES[state], limit=limit, offset=offset, **filters)
         return {"incidents": [incident_document(incident, whole=False) for incident in found]}
 
+    async def api_hours(self, request: Request) -> Any:
+        """Hours of some days, newest day first, with what was amended; query: days, until (a date)."""
+        query = request.query_params
+        days, until = _days(query.get("days", "")), _until(query.get("until", ""))
+        store = await self._store()
+        strip, amendments, _ = await asyncio.to_thread(self._strip, store, until, days)
+        return strip_document(strip, amendments)
+
     async def api_incident(self, request: Request) -> Any:
         """One incident, whole."""
         store = await self._store()
@@ -439,6 +556,29 @@ class Pages:
             kept = self._topology = (time.monotonic(), config, Topology.of(config, entities))
         return config, kept[2]
 
+    async def _trace(self, incident: Incident) -> tuple[Origins, str]:
+        """How the alerts of an incident came about, and what went wrong if anything did."""
+        alerts = [member.alert for member in (*incident.members, *incident.suppressed)]
+        try:
+            async with asyncio.timeout(PLOT_SECONDS), self._plotting:
+                return await asyncio.to_thread(self._history.origins, alerts), ""
+        except TimeoutError:
+            return Origins({}, ()), f"The receipts could not be read within {PLOT_SECONDS:.0f} s. Reload to try again."
+        except (OSError, DeltaError, pl.exceptions.PolarsError) as error:
+            log.warning("receipts of %s failed: %s", incident.incident_id, error)
+            return Origins({}, ()), "The receipts could not be read; the gateway's log says why."
+
+    async def _derive_again(self, incident_id: str) -> dict[str, Any]:
+        assert self._explain is not None  # noqa: S101
+        async with self._explaining_one:
+            return await asyncio.to_thread(self._explain, incident_id)
+
+    def _strip(self, store: IncidentStore, until: int, days: int) -> tuple[Strip, tuple[Amendment, ...], int]:
+        number = store.change_number()
+        strip = self._history.strip(until, days)
+        first, last = strip.days[-1][1][0].hour, strip.days[0][1][-1].hour
+        return strip, store.amendments(first, last), number
+
     async def _draw(self, incident: Incident, hours: float | None) -> tuple[list[Plot], int, str]:
         """Plots, how many series were left out, and what went wrong if anything did."""
         try:
@@ -501,7 +641,7 @@ class Pages:
                 **values,
             )
         )
-        return HTMLResponse(page, status, headers=_PAGE_HEADERS)
+        return HTMLResponse(page, status, headers=PAGE_HEADERS)
 
     def _page(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """Known errors as a page."""
@@ -578,6 +718,10 @@ def environment() -> Environment:
         "lasting": duration_text,
         "name": lambda text: printable(str(text), 200),
         "severity": severity_word,
+        "side": side_text,
+        "hour": lambda key: f"{key[:10]} {key[11:]}:00",
+        "day": lambda day: datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).strftime("%a %d %b"),
+        "whole": lambda text: printable(str(text), 4_000),
         "listing": listing,
         "evidence": evidence_rows,
         "labels": lambda text: orjson.loads(text or "{}"),
@@ -664,6 +808,27 @@ def _priority(text: str) -> int | None:
 
 def _offset(text: str, most: int = 1_000_000) -> int:
     return min(int(text), most) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _days(text: str) -> int:
+    return (
+        min(int(text), MAX_DAYS) if text.isascii() and text.isdigit() and 0 < len(text) < 4 and int(text) else DAYS[0]
+    )
+
+
+def _until(text: str) -> int:
+    """The end of a day (``YYYY-MM-DD``, UTC) or now, whichever is earlier."""
+    if not text:
+        return _now()
+    try:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise _Refused(400, "bad_request", "until: a day such as 2026-01-31") from error
+    return min(micros(day) + 24 * 3_600 * MICROS_PER_SECOND - 1, _now())
+
+
+def _date(at: int) -> str:
+    return instant(at).strftime("%Y-%m-%d")
 
 
 def _hours(text: str) -> float | None:

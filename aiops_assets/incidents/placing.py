@@ -636,7 +636,7 @@ class Placement:
             "firing": sum(alert.active for alert in counted),
             "suppressed": sum(alert.suppressed for alert in members),
             "withdrawn": len(withdrawn),
-            "amended": sum(alert.amended_by is not None for alert in members),
+            "amended": sum(alert.amended_by is not None and not alert.withdrawn for alert in members),
         }
         nothing_left = bool(withdrawn) and all(alert.severity_number < MIN_SEVERITY for alert in counted)
         if nothing_left and "hosts" in case.assessment:

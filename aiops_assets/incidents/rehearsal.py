@@ -8,7 +8,7 @@ rows give the same incidents.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -115,8 +115,13 @@ class MemoryRecords:
         self._incidents: dict[str, dict[str, Any]] = {}
         self._alerts: dict[str, Placed] = {}
         self._members: dict[str, set[str]] = defaultdict(set)
-        #: host, metric or ("series", …) → incident → counted members
+        #: ("host", …), ("series", …) or ("about", fingerprint) → incident → counted members
         self._places: dict[Any, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        #: the same places → incidents that run, and what was resolved with its instant, ascending (some are stale)
+        self._running_at: dict[Any, set[str]] = defaultdict(set)
+        self._resolved_at: dict[Any, list[tuple[int, str]]] = defaultdict(list)
+        #: metric → start of counted members and their names, ascending (some are stale)
+        self._began: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._running: set[str] = set()
         self._waiting: dict[str, Alert] = {}
         self._due: list[tuple[int, str]] = []
@@ -150,21 +155,33 @@ class MemoryRecords:
         found: set[str] = set()
         lasting = [("series", number) for number in reach.series] + [("about", text) for text in reach.fingerprints]
         for place in lasting:
-            for incident_id, alert_ids in self._at(place):
-                if incident_id in self._running:
-                    found |= {one for one in alert_ids if self._alerts[one].alert.ends_at is None}
+            for incident_id in self._running_at.get(place, ()):
+                members = self._places[place][incident_id]
+                found |= {one for one in members if self._alerts[one].alert.ends_at is None}
         for host in reach.hosts:
-            for incident_id, alert_ids in self._at(("host", host)):
-                found |= self._recent(incident_id, alert_ids, reach.floor)
-        first, last = reach.began
+            place = ("host", host)
+            for incident_id in self._running_at.get(place, ()):
+                members = self._places[place][incident_id]
+                found |= {one for one in members if self._alerts[one].activity_at >= reach.floor}
+            resolved = self._resolved_at.get(place, [])
+            for _, incident_id in resolved[bisect_left(resolved, (reach.floor, "")) :]:
+                if self._is_recent(incident_id, reach.floor):
+                    found |= self._telling(self._places[place][incident_id], reach.floor)
         for metric in reach.metrics:
-            for incident_id, alert_ids in self._at(("metric", metric)):
-                core = {
-                    one
-                    for one in alert_ids
-                    if self._alerts[one].hops == 0 and first <= self._alerts[one].alert.starts_at <= last
-                }
-                found |= self._recent(incident_id, core, reach.floor)
+            began = self._began.get(metric, [])
+            first, last = bisect_left(began, (reach.began[0], "")), bisect_left(began, (reach.began[1] + 1, ""))
+            for _, alert_id in began[first:last]:
+                placed = self._alerts[alert_id]
+                if (
+                    placed.incident_id is None
+                    or placed.hops
+                    or not placed.alert.counted
+                    or placed.alert.metric != metric
+                ):
+                    continue
+                running = placed.incident_id in self._running and placed.activity_at >= reach.floor
+                if running or self._is_recent(placed.incident_id, reach.floor):
+                    found.add(alert_id)
         for alert_id in sorted(found):
             placed = self._alerts[alert_id]
             yield placed.alert, str(placed.incident_id), placed.hops
@@ -175,26 +192,45 @@ class MemoryRecords:
                 yield self._waiting[alert_id]
 
     def write(self, outcome: Outcome) -> None:
+        for placed in outcome.alerts:
+            self._forget(placed.alert.alert_id)
+            self._remember(placed)
         for row, _ in outcome.incidents:
             self._keep(row)
-        for placed in outcome.alerts:
-            alert = placed.alert
-            before = self._alerts.get(alert.alert_id)
-            if before is not None and before.incident_id is not None:
-                self._members[before.incident_id].discard(alert.alert_id)
-                for place in _places_of(before.alert):
-                    self._places[place][before.incident_id].discard(alert.alert_id)
-            self._waiting.pop(alert.alert_id, None)
-            self._alerts[alert.alert_id] = placed
-            if placed.incident_id is None:
-                if alert.suppressed and not alert.historic:
-                    self._waiting[alert.alert_id] = alert
-                continue
-            self._members[placed.incident_id].add(alert.alert_id)
-            if alert.counted:
-                for place in _places_of(alert):
-                    self._places[place][placed.incident_id].add(alert.alert_id)
         self._pages += outcome.pages
+
+    def _forget(self, alert_id: str) -> None:
+        self._waiting.pop(alert_id, None)
+        before = self._alerts.get(alert_id)
+        if before is None or before.incident_id is None:
+            return
+        self._members[before.incident_id].discard(alert_id)
+        for place in _places_of(before.alert):
+            members = self._places[place][before.incident_id]
+            members.discard(alert_id)
+            if not members:
+                del self._places[place][before.incident_id]
+                self._running_at[place].discard(before.incident_id)
+
+    def _remember(self, placed: Placed) -> None:
+        alert, incident_id = placed.alert, placed.incident_id
+        known = self._alerts.get(alert.alert_id)
+        self._alerts[alert.alert_id] = placed
+        if incident_id is None:
+            if alert.suppressed and not alert.historic:
+                self._waiting[alert.alert_id] = alert
+            return
+        self._members[incident_id].add(alert.alert_id)
+        if not alert.counted:
+            return
+        for place in _places_of(alert):
+            self._places[place][incident_id].add(alert.alert_id)
+            if incident_id in self._running:
+                self._running_at[place].add(incident_id)
+            elif incident_id in self._incidents:
+                self._add_resolved(place, incident_id)
+        if alert.metric and (known is None or known.incident_id is None or known.alert.starts_at != alert.starts_at):
+            insort(self._began[alert.metric], (alert.starts_at, alert.alert_id))
 
     def resolve(self, at: int) -> None:
         """Resolve what is due at an instant, as ``IncidentStore.auto_resolve`` does."""
@@ -229,28 +265,56 @@ class MemoryRecords:
 
     def _keep(self, row: dict[str, Any]) -> None:
         incident_id = row["incident_id"]
+        before = self._incidents.get(incident_id)
         self._incidents[incident_id] = row
-        if row["state"] == "resolved":
-            self._running.discard(incident_id)
-            return
-        self._running.add(incident_id)
-        if row["ended_at"] is not None and not row["held_open"]:
+        running = row["state"] != "resolved"
+        if running and row["ended_at"] is not None and not row["held_open"]:
             heapq.heappush(self._due, (row["ended_at"] + self._resolve_after, incident_id))
+        if before is not None and running == (incident_id in self._running):
+            return
+        places = {
+            place
+            for alert_id in self._members[incident_id]
+            if self._alerts[alert_id].alert.counted
+            for place in _places_of(self._alerts[alert_id].alert)
+        }
+        if running:
+            self._running.add(incident_id)
+        else:
+            self._running.discard(incident_id)
+        for place in places:
+            if running:
+                self._running_at[place].add(incident_id)
+            else:
+                self._running_at[place].discard(incident_id)
+                self._add_resolved(place, incident_id)
+
+    def _add_resolved(self, place: Any, incident_id: str) -> None:
+        entry = (int(self._incidents[incident_id]["resolved_at"]), incident_id)
+        listed = self._resolved_at[place]
+        position = bisect_left(listed, entry)
+        if position == len(listed) or listed[position] != entry:
+            listed.insert(position, entry)
+
+    def _telling(self, members: set[str], floor: int) -> set[str]:
+        """Of members of a resolved incident those that links could tell apart: the older ones only by their place."""
+        telling: dict[Any, tuple[int, str]] = {}
+        for alert_id in members:
+            placed = self._alerts[alert_id]
+            alert = placed.alert
+            recent = alert_id if placed.activity_at >= floor else ""
+            place = (recent, alert.host, alert.series_id, alert.fingerprint, alert.metric)
+            best = (placed.hops, alert_id)
+            telling[place] = min(best, telling.get(place, best))
+        return {alert_id for _, alert_id in telling.values()}
+
+    def _is_recent(self, incident_id: str, floor: int) -> bool:
+        row = self._incidents[incident_id]
+        return incident_id not in self._running and row["merged_into"] is None and row["resolved_at"] >= floor
 
     def _copy(self, incident_id: str) -> dict[str, Any]:
         row = self._incidents[incident_id]
         return {**row, "assessment": dict(row["assessment"])}
-
-    def _at(self, place: Any) -> Iterable[tuple[str, set[str]]]:
-        return self._places[place].items() if place in self._places else ()
-
-    def _recent(self, incident_id: str, alert_ids: set[str], floor: int) -> set[str]:
-        row = self._incidents[incident_id]
-        if row["merged_into"] is not None:
-            return set()
-        if incident_id not in self._running:
-            return set(alert_ids) if row["resolved_at"] >= floor else set()
-        return {one for one in alert_ids if self._alerts[one].activity_at >= floor}
 
 
 def _places_of(alert: Alert) -> Iterator[Any]:
@@ -258,8 +322,6 @@ def _places_of(alert: Alert) -> Iterator[Any]:
     yield ("about", alert.fingerprint)
     if alert.series_id is not None:
         yield ("series", alert.series_id)
-    if alert.metric:
-        yield ("metric", alert.metric)
 
 
 def _frame(rows: Sequence[dict[str, Any]], schema: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -572,7 +572,7 @@ def _snapshot_row(
     counted = [row for row in members if row not in withdrawn and row not in suppressed]
     names = (
         "incident_id", "title", "state", "priority", "impact", "urgency", "assignee", "started_at", "opened_at",
-        "acknowledged_at", "resolved_at", "resolved_by", "merged_into", "ended_at", "updated_at",
+        "acknowledged_at", "resolved_at", "resolved_by", "merged_into", "ended_at", "updated_at", "withdrawn_because",
     )  # fmt: skip
     return {name: getattr(incident, name) for name in names} | {
         "hosts": [*incident.hosts],

@@ -131,7 +131,7 @@ def materialization_events(report: Report) -> list[Event]:
 
 
 def _first_partition(name: str) -> str:
-    partitions = of_grain(TABLES[name].partition) if name in TABLES else None
+    partitions = of_grain("hour" if name == "hour_closed" else TABLES[name].partition if name in TABLES else None)
     return (partitions.get_first_partition_key() if partitions is not None else None) or ""
 
 

@@ -43,7 +43,7 @@ POSITIONS = Expectation(
 def expectations(table: Table) -> tuple[Expectation, ...]:
     """The checks that a table's description implies."""
     found = [SCHEMA, KEY, REQUIRED]
-    if table.partition:
+    if table.partition and table.placed_by_time:
         found.append(PLACE)
     if table is METRIC_POINTS:
         found.append(POSITIONS)

@@ -175,6 +175,7 @@ class TableWriter:
             writer_properties=encoding.closed(self.table, frame),
         )
         self.small_files.pop(partition, None)
+        self._partitions.add(partition)
 
     def delete(self, predicate: str) -> int:
         """Delete rows by an SQL predicate built with ``quote``; the number of rows that went."""

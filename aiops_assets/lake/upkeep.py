@@ -7,6 +7,7 @@ files is not and runs beside the live session at any time.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+import polars as pl
 
 from aiops_assets.lake.actions import actions_of
 from aiops_assets.lake.files import TableFiles
 from aiops_assets.lake.tables import Lake, TableWriter, configure
 from aiops_assets.tables import METRIC_POINTS, TABLES, Table
+
+log = logging.getLogger(__name__)
 
 #: readers that opened a table (and backups) may finish within this time
 KEEP_HOURS = 24
@@ -47,6 +51,8 @@ class Compacted:
     files_after: int
     size_before: int
     size_after: int
+    #: partitions that were left alone because they cannot be read: ``lake.verification`` says why
+    unreadable: int = 0
 
 
 def tidy(lake: Lake, memory: Path, *, keep_hours: float = KEEP_HOURS, dry_run: bool, now: float) -> list[Tidied]:
@@ -128,13 +134,18 @@ def compact(
             continue
         sizes = {part.partition: part for part in lake.partitions(name)}
         writer = None if dry_run else TableWriter(lake, table)
-        done = []
+        done, unreadable = [], 0
         for number, partition in enumerate(due):
             if not keep_going():
                 break
             tell(name, number, len(due))
             if writer is not None:
-                rows = writer.read(partition, list(table.schema))
+                try:
+                    rows = writer.read(partition, list(table.schema))
+                except (pl.exceptions.PolarsError, OSError) as error:
+                    log.warning("%s %s is not compacted: %s", name, partition, str(error).partition("\n")[0])
+                    unreadable += 1
+                    continue
                 check_lease()
                 writer.replace(rows, partition)
             done.append(partition)
@@ -149,6 +160,7 @@ def compact(
                 len(done) if dry_run else sum(after[key].files for key in done),
                 sum(sizes[key].size for key in done),
                 sum(after[key].size for key in done),
+                unreadable,
             )
         )
     return found
@@ -156,10 +168,15 @@ def compact(
 
 def _in_closed_layout(files: TableFiles, path: str) -> bool:
     """Whether a file of points was written by ``encoding.closed``: its times are plain, which the default never is."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with files.open(path) as file:
-        footer = pq.read_metadata(file)
+    try:
+        with files.open(path) as file:
+            footer = pq.read_metadata(file)
+    except (pa.ArrowException, OSError):
+        # Lost or torn: for verification to tell and a rebuild to mend.
+        return True
     names = [footer.schema.column(index).name for index in range(footer.num_columns)]
     if footer.num_row_groups == 0:
         return True

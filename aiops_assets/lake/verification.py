@@ -319,7 +319,7 @@ def _look_at_rows(
             table.name, "keys_unique", f"{repeated:,} rows repeat a key, for example {shown}",
             _next_for_rows(table, partition), partition,
         )  # fmt: skip
-    if partition is not None and table.time_column in frame.columns:
+    if partition is not None and table.placed_by_time and table.time_column in frame.columns:
         form = HOUR_FORMAT if table.partition == "hour" else _DAY_FORMAT
         elsewhere = int((frame[table.time_column].dt.strftime(form) != partition).sum())
         if elsewhere:
@@ -371,10 +371,17 @@ def _compare_receipts(
             handles[name] = None
     if handles["hour_receipts"] is None or "metric_points" in unreadable:
         return
-    receipts = _newest_receipts(lake, handles["hour_receipts"])
     states = {name: _states(handle, TABLES[name]) for name, handle in handles.items() if handle is not None}
     compared = known.compared
     known.compared = {}
+    readable = [hour for hour in states["hour_receipts"] if ("hour_receipts", hour) not in torn]
+    try:
+        receipts = _newest_receipts(lake, handles["hour_receipts"], readable)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).partition("\n")[0]
+        next_step = "aiops lake verify --full, which says where"
+        outcome.findings.append(Finding("hour_receipts", "files_whole", f"cannot be read: {first_line}", next_step))
+        return
     for number, receipt in enumerate(receipts):
         tell("hour_receipts", number, len(receipts))
         hour = str(receipt["hour"])
@@ -400,8 +407,10 @@ def _compare_receipts(
             outcome.findings += found
 
 
-def _newest_receipts(lake: Lake, handle: DeltaTable) -> list[dict[str, Any]]:
-    frame = lake.scan_at(handle, "hour_receipts").filter(pl.col("table") == "metric_points").collect()
+def _newest_receipts(lake: Lake, handle: DeltaTable | None, hours: Sequence[str]) -> list[dict[str, Any]]:
+    if not hours:
+        return []
+    frame = lake.scan_at(handle, "hour_receipts", hours).filter(pl.col("table") == "metric_points").collect()
     return frame.sort("revision").unique("hour", keep="last", maintain_order=True).sort("hour").to_dicts()
 
 
@@ -449,10 +458,10 @@ def _compare_hour(
             kept = keep_days.get(name)
             if kept is not None and now is not None and hour < first_kept(TABLES[name], kept, now):
                 continue
-            frame = lake.scan_at(handles[name], name, [hour]).select(pl.exclude("hour"))
+            frame = lake.scan_at(handles[name], name, [hour])
             if version is not None:
                 frame = frame.filter(pl.col(version[0]) == receipt[version[1]])
-            result = frame.collect()
+            result = frame.select(pl.exclude("hour", "receipt_revision")).collect()
             if digest(result, by) != receipt[column]:
                 yield Finding(
                     name, "closed_hours_unchanged", f"{result.height:,} rows differ from those of {revision}",

@@ -30,7 +30,7 @@ from aiops_assets.detection.amendments import (
 )
 from aiops_assets.detection.baselines import close
 from aiops_assets.detection.derive import INPUT_COLUMNS, Derived, baseline_hash, derive, input_hash
-from aiops_assets.detection.handover import HandOver, Shelf
+from aiops_assets.detection.handover import HandOver, Shelf, read_beginning, write_beginning
 from aiops_assets.detection.judge import Judge, lessons_due
 from aiops_assets.detection.judgement import Judgement, read_timeline, versions_frame, write_timeline
 from aiops_assets.detection.receipts import (
@@ -51,6 +51,7 @@ from aiops_assets.detection.receipts import (
 from aiops_assets.detection.restoring import InputsExpired, Past
 from aiops_assets.detection.statistics import DETECTOR_VERSION
 from aiops_assets.hours import MICROS_PER_HOUR, hour_key, hour_start, instant
+from aiops_assets.lake.digest import in_order
 from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.tables import (
     ALERT_DECISIONS,
@@ -141,14 +142,14 @@ class Deriver:
         #: state at the end of the newest closed hour, and the hours whose states it was joined from
         self.sealed = Judge(judgement, directory)
         self._sealed_from: list[Reference] = []
-        self._sealed_hash = ""
+        self._sealed_state: HandOver | None = None
         #: what a pass over late hours has come to, while hours of it are left
         self._running = HandOver()
         self._running_from: Reference | None = None
         #: alerts that the pass left open, and how far (µs) it has come
         self._unfollowed: dict[str, int] = {}
         self._passed_upto = 0
-        self._receipts_since: str | None = None
+        self._closed_before = ""
         #: the newest hour that was closed when this began
         self.begun_after: str | None = None
         #: problems for people
@@ -192,11 +193,19 @@ class Deriver:
                 self._warm_up([key for key in stored if key <= last])
         else:
             self._read_baseline_versions("")
-            last = max(self._versions, default="")
+            last = self._begin()
             self._warm_up([key for key in stored if key <= last])
-        self._receipts_since = min(self.receipts, default=None)
+        self._closed_before = read_beginning(self._shelf.folder) or ""
         self.begun_after = last or None
         return [key for key in stored if key > last]
+
+    def _begin(self) -> str:
+        """The newest hour that was closed before there were receipts, "" when there is none; written down once."""
+        known = read_beginning(self._shelf.folder)
+        if known is None:
+            known = max(self._versions, default="")
+            write_beginning(self._shelf.folder, known)
+        return known
 
     def _restore(self, last: str) -> None:
         """The state of the present: the newest closed hour, and what was amended since and not taken up by it."""
@@ -212,12 +221,12 @@ class Deriver:
         references = [closing.reference, *(receipt.reference for receipt in since)]
         past = self._past()
         self.sealed = past.judge(past.handed_over(references), self._current)
-        self._sealed_from, self._sealed_hash = references, ""
+        self._sealed_from, self._sealed_state = references, None
 
     def _warm_up(self, hours: Sequence[str]) -> None:
         """Without a state: detectors see the last stored hours again, and the baselines of the week before them."""
         self.sealed = Judge(self._current, self._directory)
-        self._sealed_from, self._sealed_hash = [], ""
+        self._sealed_from, self._sealed_state = [], None
         for key in hours[-WARM_UP_HOURS:]:
             lessons = pinned_lessons(self._lake, lessons_due(key, self.sealed.learnt, self._versions))
             rows = self._lake.read(METRIC_POINTS.name, [key], list(INPUT_COLUMNS))
@@ -261,7 +270,8 @@ class Deriver:
 
     def remember_told(self) -> None:
         """After a start: what the table says was told about hours that are not closed."""
-        end = hour_start(self.newest_hour) + MICROS_PER_HOUR if self.newest_hour else 0
+        last = self.newest_hour or self.begun_after
+        end = hour_start(last) + MICROS_PER_HOUR if last else 0
         recent = self._lake.scan("alerts").filter((pl.col("changed_at") >= instant(end)) & pl.col("kind").is_in(_OURS))
         self.told(recent.select("alert_id", "starts_at", "changed_at", "revision").collect().sort("revision"))
         columns = ["alert_id", "starts_at", "revision", "state", "kind"]
@@ -330,21 +340,23 @@ class Deriver:
     def _close(self, key: str) -> _Hour:
         rows = self._rows(key)
         start = hour_start(key)
-        state_in_hash = self._sealed_hash or self.sealed.export().digest()
+        state_in_hash = self._sealed().digest()
         segments = self._segments(start)
         pins = lessons_due(key, self.sealed.learnt, self._versions)
         lessons = pinned_lessons(self._lake, pins)
         derived = derive(self.sealed, start, rows, lessons, segments)
-        state = self.sealed.export()
+        self._sealed_state = None
+        state = self._sealed()
         state_in, self._sealed_from = self._sealed_from, [(key, 1)]
         self._running, self._running_from = HandOver(), None
-        self._sealed_hash = state.digest()
         receipt = self._receipt(key, 1, CLOSED, rows, 0, segments, pins, state_in, state_in_hash, state, derived)
         return self._with_baselines(receipt, rows, derived, state)
 
     def _amend(self, late: Sequence[str], done: list[_Hour], reason: str, until: float) -> list[str]:
         """Derive closed hours again, each from its pinned state joined with what the hours before it came to now."""
         past = self._past()
+        if self._running_from is not None:
+            past.known[self._running_from] = self._running
         passed: list[str] = []
         for key in late:
             if passed and time.monotonic() > until:
@@ -364,21 +376,24 @@ class Deriver:
                     done.append(hour)
                 else:
                     self._repair(hour, old)
+                    past.known[old.reference] = self._running
             except (InputsExpired, ValueError, LookupError) as error:
                 self.problems.append(f"hour {key} has {reason} and cannot be derived again: {error}")
                 self._renew_baselines(key)
         if self._running_from is not None:
-            self.sealed.adopt(past.joined(self.sealed.export(), self._running))
+            self.sealed.adopt(past.joined(self._sealed(), self._running))
             taken_up = {reference for hour in done for reference in hour.receipt.state_in}
             kept = [reference for reference in self._sealed_from if reference not in taken_up]
-            self._sealed_from, self._sealed_hash = [*kept, self._running_from], ""
+            self._sealed_from, self._sealed_state = [*kept, self._running_from], None
         if len(passed) == len(late):
             self._running, self._running_from = HandOver(), None
         return passed
 
     def _derive_again(self, past: Past, key: str, old: Receipt | None, rows: pl.DataFrame, reason: str) -> _Hour:
-        pinned = old is not None and reason != RESTATED
+        pinned = old is not None and not reason.startswith(RESTATED)
         references = list(old.state_in) if old is not None and pinned else self._before(key)
+        if self._running_from is not None and {hour for hour, _ in references} == {self._running_from[0]}:
+            references = [self._running_from]
         state = past.handed_over(references)
         if self._running_from is not None and self._running_from not in references:
             state = past.joined(state, self._running)
@@ -389,7 +404,7 @@ class Deriver:
             segments = [(at, past.judgements[digest]) for at, digest in old.config]
             pins = list(old.baselines)
         else:
-            segments = [(None, self._current if reason == RESTATED else judge.judgement)]
+            segments = [(None, self._current if reason.startswith(RESTATED) else judge.judgement)]
             pins = lessons_due(key, judge.learnt, self._versions)
         state_in_hash = judge.export().digest()
         derived = derive(judge, hour_start(key), rows, pinned_lessons(self._lake, pins), segments)
@@ -421,7 +436,7 @@ class Deriver:
 
     def _closed_without_receipt(self, key: str) -> bool:
         """Whether an hour was closed before there were receipts: then nothing is known that it could be pinned to."""
-        return bool(self._versions.get(key)) and (self._receipts_since is None or key < self._receipts_since)
+        return bool(self._versions.get(key)) and key <= self._closed_before
 
     def _renew_baselines(self, key: str) -> None:
         """A further version of an hour's baselines, and nothing else."""
@@ -500,10 +515,16 @@ class Deriver:
 
     def _rows(self, key: str) -> pl.DataFrame:
         """All rows of an hour; one of many files is rewritten as one on the way."""
-        rows = self._points.read(key, list(METRIC_POINTS.schema))
+        rows = in_order(self._points.read(key, list(METRIC_POINTS.schema)), ("series_id", "ts"))
         if self._points.files(key) > FILES_TO_REWRITE:
             self._points.replace(rows, key)
         return rows
+
+    def _sealed(self) -> HandOver:
+        """The state at the end of the newest closed hour, and what was amended since."""
+        if self._sealed_state is None:
+            self._sealed_state = self.sealed.export()
+        return self._sealed_state
 
     def _segments(self, start: int) -> list[tuple[int | None, Judgement]]:
         """What is in force in the hour that starts at ``start`` (µs) and comes next to the sealed state."""
@@ -590,7 +611,7 @@ class Deriver:
 
     def _prepare_live(self) -> None:
         """Give the live stream the sealed state, in a judge of its own."""
-        state = self.sealed.export()
+        state = self._sealed()
         if self.live is self.sealed or self.live.judgement != self.sealed.judgement:
             self.live = Judge(self.sealed.judgement, self._directory)
         self.live.adopt(state)

@@ -89,7 +89,7 @@ def follow(
 
         with _naming_a_full_disk():
             pipeline = Pipeline(settings, session=owner, check_lease=check)
-            pipeline.open()
+            tell(pipeline, pipeline.open(), False)
             outcome = _drain(settings, pipeline, tell, lambda: should_stop() or lease.wanted())
             tell(pipeline, BatchReport(), True)
             pipeline.close()

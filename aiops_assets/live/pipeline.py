@@ -235,8 +235,11 @@ class Pipeline:
                 self._clock.touch(_number(key), "", 0, self.progress.batches)
         self._request = read_request(self._home.live)
         if self._request is not None:
+            self._request.hours = [key for key in self._request.hours if key <= (self._deriver.begun_after or "")]
             for key in self._request.hours:
                 self._clock.touch(_number(key), "", 0, self.progress.batches)
+            if not self._request.hours:
+                self._finish_request([])
 
     def _grow(self, added: pl.DataFrame) -> None:
         if not added.is_empty():

@@ -70,7 +70,7 @@ class HourRebuilt:
 
 @dataclass(slots=True)
 class RebuildReport:
-    """What a rebuild did. ``mended``: commits of Delta logs that were torn; ``rederived``: hours to get a new receipt."""
+    """What a rebuild did. ``mended``: torn commits of Delta logs; ``rederived``: hours that get a new receipt."""
 
     hours: list[HourRebuilt] = field(default_factory=list)
     segments: int = 0

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from aiops_assets.detection.receipts import Receipt
 from aiops_assets.lake.quality import describe, evaluate
-from aiops_assets.lake.report import CheckResult, Report, SourceDrops, TouchedPartition
+from aiops_assets.lake.report import CheckResult, Number, Report, SourceDrops, TouchedPartition
 from aiops_assets.lake.tables import Lake
 from aiops_assets.live.pipeline import BatchReport
 from aiops_assets.live.progress import Progress, SourceProgress
@@ -48,12 +49,14 @@ class Reporter:
         self._incidents_told_at = -INTERVAL_SECONDS
         self._at_start = {name: source.model_copy() for name, source in start.sources.items()}
         self._pending: dict[tuple[str, str | None], _Pending] = {}
+        self._receipts: list[Receipt] = []
         self._sources: dict[str, SourceProgress] = {}
         self._sources_told_at: dict[str, float] = {}
 
     def add(self, report: BatchReport) -> None:
         """Remember what a batch did."""
         self._touched_incidents.update(report.incidents)
+        self._receipts += report.receipts
         for key, (added, newest) in report.touched.items():
             entry = self._pending.setdefault(key, _Pending())
             entry.added += added
@@ -79,6 +82,8 @@ class Reporter:
             checks += evaluate(self._lake, table, [partition] if partition is not None else None)
         partitions += self._in_short(in_short)
         partitions += self._incidents_due(now, final)
+        partitions += [hour_closed(receipt) for receipt in self._receipts]
+        self._receipts.clear()
         for key in (*in_full, *in_short):
             self._pending[key].added, self._pending[key].told_at = 0, now
         self._forget_old()
@@ -128,3 +133,22 @@ class Reporter:
             )
             self._sources[name], self._sources_told_at[name] = seen.model_copy(), now
         return drops
+
+
+def hour_closed(receipt: Receipt) -> TouchedPartition:
+    """What the asset ``hour_closed`` shows of an hour; told at once, because the learning plane waits for it."""
+    numbers: dict[str, Number] = {
+        "revision": receipt.revision,
+        "reason": receipt.reason,
+        "late_rows": receipt.late_rows,
+        "anomalies": receipt.anomalies,
+        "decisions": receipt.decisions,
+        "alerts_raised": receipt.raised,
+        "alerts_amended": receipt.amended,
+        "alerts_withdrawn": receipt.withdrawn,
+        "input_hash": receipt.input_hash,
+        "code_version": receipt.code_version,
+    }
+    return TouchedPartition(
+        "hour_closed", receipt.hour, receipt.rows, receipt.rows, newest=receipt.derived_at, numbers=numbers
+    )

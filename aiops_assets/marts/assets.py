@@ -8,8 +8,8 @@ learning location is assembled and nowhere else.
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from aiops_assets.lake.drawing import markdown_table
 from aiops_assets.marts.project import build_arguments, dbt_executable, load_manifest, project_folder
 from aiops_assets.marts.reading import row_count, rows
 from aiops_assets.marts.views import OPEN_POINTS
-from aiops_assets.partitions import daily, of_grain
+from aiops_assets.partitions import daily
 from aiops_assets.settings import Settings
 from aiops_assets.tables import INCIDENTS, METRIC_POINTS, TABLES
 
@@ -35,15 +35,16 @@ _ASSET_OF_SOURCE = {OPEN_POINTS: METRIC_POINTS.name, INCIDENTS.name: "incident_s
 _FOLLOWS_HOURS = frozenset({"metric_hourly", "series_coverage", "incident_lifecycle", "alert_load", "noise_reduction"})
 #: once an hour, when the hour before had time to close
 _PACE = "10 * * * *"
+_Condition = dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
 _LOGS_KEPT_SECONDS = 7 * 86_400.0
 
 
 def after_hours() -> dg.AutomationCondition[dg.AssetKey]:
     """Days in which an hour was closed or amended, or whose incidents were copied anew, at most once an hour."""
-    news = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
-    news = news.allow(dg.AssetSelection.assets(HOUR_CLOSED, _ASSET_OF_SOURCE[INCIDENTS.name]))
-    paced = dg.AutomationCondition.cron_tick_passed(_PACE).since_last_handled()
-    wanted = news.since_last_handled() & paced & ~dg.AutomationCondition.in_progress()
+    updated = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
+    news = cast("_Condition", updated.allow(dg.AssetSelection.assets(HOUR_CLOSED, _ASSET_OF_SOURCE[INCIDENTS.name])))
+    tick = cast("_Condition", dg.AutomationCondition.cron_tick_passed(_PACE))
+    wanted = news.since_last_handled() & tick.since_last_handled() & ~dg.AutomationCondition.in_progress()
     return cast("dg.AutomationCondition[dg.AssetKey]", wanted.with_label("an hour closed, once an hour"))
 
 
@@ -52,7 +53,7 @@ def after_marts() -> dg.AutomationCondition[dg.AssetKey]:
     news = dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.newly_updated() | dg.AutomationCondition.will_be_requested()
     ).allow(dg.AssetSelection.groups(GROUP))
-    wanted = news.since_last_handled() & ~dg.AutomationCondition.in_progress()
+    wanted = cast("_Condition", news).since_last_handled() & ~dg.AutomationCondition.in_progress()
     return cast("dg.AutomationCondition[dg.AssetKey]", wanted.with_label("marts it reads are new"))
 
 
@@ -184,7 +185,7 @@ def _translator() -> Any:
     return MartTranslator(settings=DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
 
 
-def _deps(deps: Sequence[dg.AssetDep], by_day: bool) -> Iterator[dg.AssetDep]:
+def _deps(deps: Iterable[dg.AssetDep], by_day: bool) -> Iterator[dg.AssetDep]:
     hourly = {table.name for table in TABLES.values() if table.partition == "hour"}
     for dep in deps:
         yield _hours(dep.asset_key) if by_day and dep.asset_key.path[-1] in hourly else dg.AssetDep(dep.asset_key)
@@ -207,4 +208,3 @@ def _description(props: Mapping[str, Any]) -> str:
     place = place or f"`marts/{props['name']}.parquet`"
     code = f"```sql\n{props['raw_code']}\n```"
     return f"{props['description']}\n\nWritten by dbt to {place} in the home folder.\n\n{code}"
-

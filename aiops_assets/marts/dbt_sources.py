@@ -1,8 +1,8 @@
 """The lake's tables as dbt sources, written from ``tables.py``.
 
-What belongs here: the text of ``dbt/models/lake/sources.yml``. What does not: the views themselves (``views``). The file
-is checked in, so that dbt's own tools and readers see it; ``aiops marts sources`` writes it again and a test says when
-it is stale.
+What belongs here: the text of ``dbt/models/lake/sources.yml``. What does not: the views themselves (``views``). The
+file is checked in, so that dbt's own tools and readers see it; ``aiops marts sources`` writes it again and a test says
+when it is stale.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ def write(project: Path) -> Path:
 def _table(table: Table) -> dict[str, Any]:
     units = {column.name: f" [{column.unit}]" if column.unit else "" for column in table.columns}
     columns = [
-        {"name": column.name, "data_type": duckdb_type(column.dtype), "description": column.description + units[column.name]}
+        {
+            "name": column.name,
+            "data_type": duckdb_type(column.dtype),
+            "description": column.description + units[column.name],
+        }
         for column in table.columns
     ]
     if table.partition and table.partition not in {column.name for column in table.columns}:

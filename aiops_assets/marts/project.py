@@ -153,7 +153,12 @@ def load_manifest(settings: Settings) -> Mapping[str, Any]:
 def _parse(folder: Path, final: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".parse-", dir=final.parent) as scratch:
         command = [dbt_executable(), "--no-use-colors", "--quiet", "parse", "--no-partial-parse"]
-        places = {"DBT_PROJECT_DIR": folder, "DBT_PROFILES_DIR": folder, "DBT_TARGET_PATH": scratch, "DBT_LOG_PATH": scratch}
+        places = {
+            "DBT_PROJECT_DIR": folder,
+            "DBT_PROFILES_DIR": folder,
+            "DBT_TARGET_PATH": scratch,
+            "DBT_LOG_PATH": scratch,
+        }
         environment = child_environment(
             {**{name: str(path) for name, path in places.items()}, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
         )

@@ -134,7 +134,7 @@ def readables(settings: Settings) -> list[Readable]:
             "and not internal order by table_name, column_index"
         ).fetchall():
             found.setdefault(str(view), []).append((str(column), str(kind)))
-        open_points = connection.execute(f"select count(*) from {OPEN_POINTS}").fetchall()[0][0]
+        open_points = connection.table(OPEN_POINTS).count("*").fetchall()[0][0]
     finally:
         connection.close()
     lake = Lake(settings.paths.lake)

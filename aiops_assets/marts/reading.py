@@ -30,14 +30,19 @@ def rows(folder: Path, name: str, day: str | None = None, *, limit: int | None =
     chosen = [path for path in files(folder, name) if day is None or path.stem in {day, name}]
     if not chosen:
         return pl.DataFrame()
-    frame = pl.scan_parquet(chosen, missing_columns="insert", extra_columns="ignore")
+    frame = _scan(chosen)
     return (frame if limit is None else frame.head(limit)).collect()
 
 
 def row_count(folder: Path, name: str, day: str | None = None) -> int:
     """How many rows a mart has, from its files' footers."""
     chosen = [path for path in files(folder, name) if day is None or path.stem in {day, name}]
-    return int(pl.scan_parquet(chosen).select(pl.len()).collect().item()) if chosen else 0
+    return int(_scan(chosen).select(pl.len()).collect().item()) if chosen else 0
+
+
+def _scan(paths: Sequence[Path]) -> pl.LazyFrame:
+    """Files as one frame with the columns of the newest: models gain columns in time."""
+    return pl.scan_parquet(list(reversed(paths)), missing_columns="insert", extra_columns="ignore")
 
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -57,7 +62,7 @@ class MartReader:
         kept = self._kept.get((name, first_day))
         if kept is not None and kept[0] == stamp:
             return kept[1]
-        frame = pl.read_parquet(chosen, missing_columns="insert") if chosen else pl.DataFrame()
+        frame = _scan(chosen).collect() if chosen else pl.DataFrame()
         self._kept = {key: value for key, value in self._kept.items() if key[0] != name}
         self._kept[name, first_day] = (stamp, frame)
         return frame

@@ -71,8 +71,7 @@ def create_mart_views(connection: DuckDBPyConnection, folder: Path, schema: str 
         if files and not entry.name.startswith("."):
             listed = ", ".join(quote(str(file)) for file in files)
             connection.execute(
-                f"create or replace view {schema}.{entry.stem} as "
-                f"select * from read_parquet([{listed}], union_by_name = true)"
+                f'create or replace view {schema}."{entry.stem}" as from read_parquet([{listed}], union_by_name = true)'
             )
             names.append(entry.stem)
     return names
@@ -100,39 +99,33 @@ def _create(
     handle: DeltaTable | None,
     without_hours: frozenset[str] = frozenset(),
 ) -> None:
-    columns = {column: duckdb_type(dtype) for column, dtype in table.schema.items()}
     if not files or handle is None:
-        typed = ", ".join(f'cast(null as {kind}) as "{column}"' for column, kind in columns.items())
-        connection.execute(f"create or replace view {name} as select {typed} where false")
+        source, stored, condition = "(select 1)", set[str](), "where false"
     elif all("://" not in file for file in files):
-        listed = ", ".join(quote(file) for file in files)
-        hive = f", hive_partitioning = true, hive_types = {{{table.partition}: VARCHAR}}" if table.partition else ""
-        stored = {
-            str(row[0])
-            for row in connection.execute(
-                f"describe select * from read_parquet([{listed}], union_by_name = true{hive})"
-                if _widened(table, handle)
-                else f"describe select * from read_parquet([{quote(files[0])}]{hive})"
-            ).fetchall()
-        }
-        selected = ", ".join(
-            f'"{column}"' if column in stored else f'cast(null as {kind}) as "{column}"'
-            for column, kind in columns.items()
-        )
-        union = ", union_by_name = true" if _widened(table, handle) else ""
-        connection.execute(
-            f"create or replace view {name} as select {selected} from read_parquet([{listed}]{union}{hive})"
-        )
+        source, condition = _read_parquet(files, table, union=_widened(table, handle)), ""
+        probe = source if _widened(table, handle) else _read_parquet(files[:1], table, union=False)
+        stored = {str(row[0]) for row in connection.execute(f"describe from {probe}").fetchall()}
     else:
         source = name.replace(".", "_") + "_files"
         connection.register(source, handle.to_pyarrow_dataset())
         stored = {field.name for field in handle.schema().fields}
-        selected = ", ".join(
-            f'"{column}"' if column in stored else f'cast(null as {kind}) as "{column}"'
-            for column, kind in columns.items()
-        )
-        excluded = f" where hour not in ({', '.join(map(quote, sorted(without_hours)))})" if without_hours else ""
-        connection.execute(f"create or replace view {name} as select {selected} from {source}{excluded}")
+        left_out = ", ".join(map(quote, sorted(without_hours)))
+        condition = f"where {table.partition} not in ({left_out})" if without_hours else ""
+    columns = ", ".join(
+        f'"{column}"' if column in stored else f'cast(null as {duckdb_type(dtype)}) as "{column}"'
+        for column, dtype in table.schema.items()
+    )
+    # Names come from tables.py, paths are quoted.
+    connection.execute(f"create or replace view {name} as select {columns} from {source} {condition}")  # noqa: S608
+
+
+def _read_parquet(files: list[str], table: Table, *, union: bool) -> str:
+    """DuckDB's table function over files, the partition column taken from their paths."""
+    options = ["union_by_name = true"] if union else []
+    if table.partition:
+        options += ["hive_partitioning = true", f"hive_types = {{{table.partition}: VARCHAR}}"]
+    listed = ", ".join(map(quote, files))
+    return f"read_parquet({', '.join([f'[{listed}]', *options])})"
 
 
 def _widened(table: Table, handle: DeltaTable) -> bool:

@@ -131,7 +131,8 @@ class Backfill:
                 progress(done, total, samples)
         finally:
             self._stop.set()
-            pool.shutdown(cancel_futures=True)
+            # Not waited for: a server that hangs must not hold up whoever asked to stop.
+            pool.shutdown(wait=False, cancel_futures=True)
         self._writer.seal()
 
     def _pending(self, legs: Sequence[Leg]) -> Iterator[Chunk | tuple[Leg, int]]:

@@ -310,13 +310,14 @@ def parse_shifts(text: str) -> list[tuple[int, int]]:
             if len(found) != len(pairs):
                 raise wrong
         else:
-            borders = [int(hour) for hour in text.split("-")]
-            found = [(first, last) for first, last in zip(borders, [*borders[1:], borders[0]], strict=True)]
-            found = [(0 if first == 24 else first, last or 24) for first, last in found if first % 24 != last % 24]
+            hours = [int(hour) for hour in text.split("-")]
+            if any(not 0 <= hour <= 24 for hour in hours):
+                raise wrong
+            changes = list(dict.fromkeys(hour % 24 for hour in hours))
+            found = [(first, last or 24) for first, last in zip(changes, [*changes[1:], changes[0]], strict=True)]
     except ValueError as error:
         raise wrong from error
-    hours = sorted(hour for first, last in found for hour in _hours(first, last))
-    if hours != list(range(24)):
+    if sorted(hour for first, last in found for hour in _hours(first, last)) != list(range(24)):
         raise wrong
     return found
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import orjson
 import polars as pl
 
 from aiops_assets.hours import MICROS_PER_SECOND, instant
-from aiops_assets.lake.drawing import COLOURS, line_plot, markdown_table, markdown_text, plain
+from aiops_assets.lake.drawing import COLOURS, plain
 from aiops_assets.shadow.comparison import Comparison, Episode, Load, RuleComparison
 from aiops_assets.shadow.conversion import Conversion, rule_yaml
-from aiops_assets.tables import TIMESTAMP
 
 _SHOWN_DIFFERENCES = 20
 _LANES = 25
+_THEIRS, _OURS = COLOURS[1], COLOURS[0]
+_CELL_CHARS = 300
+_STRUCTURE = frozenset("\\`*_[]<>|&#!~$")
 _WIDTH, _LANE, _LEFT, _TOP = 960, 26, 230, 34
 
 
@@ -182,22 +185,22 @@ def markdown(
     )
     parts = [
         "# What would have paged, beside what did",
-        f"{markdown_text(imported.url, 200)}, {_day_time(imported.start)} to {_day_time(imported.end)} UTC, every "
+        f"{_escaped(imported.url)}, {_day_time(imported.start)} to {_day_time(imported.end)} UTC, every "
         f"{imported.step} s: {imported.samples:,} samples of {imported.series:,} series{refused}.{partial}",
         f"**{len(conversion.converted)} of {len(conversion.converted) + len(conversion.unconverted)} alert rules were "
-        f"converted** ({recording} recording rules beside them). They paged {theirs} times in Prometheus; ours would "
+        f"converted** (recording rules beside them: {recording}). They paged {theirs} times in Prometheus; ours would "
         f"have paged {ours} times: {both} of theirs were seen by both, {missed} only by Prometheus, {only_ours} "
         f"only by ours.{lead}",
         "## By rule",
-        markdown_table(_rules_frame(compared)),
+        _table(_rules_frame(compared)),
         "`both`: episodes of Prometheus that ours saw too, up to five minutes apart. `lead`: how much earlier ours "
         "paged, median. `warm-up`: over before ours could know, at the very start of the history. *exact* rules give "
         "the same verdict at the same samples; *close* ones say in their notes where they differ. Ours take an alert "
         "that starts again within ten minutes for the same one, and end a silent series only after a day.",
         f"![Episodes by rule]({pictures[1]})",
         "## By shift",
-        markdown_table(_shifts_frame(comparison.shifts)),
-        f"Hours are those of {markdown_text(comparison.zone)}; a page belongs to the shift in which it began. Alerts "
+        _table(_shifts_frame(comparison.shifts)),
+        f"Hours are those of {_escaped(comparison.zone)}; a page belongs to the shift in which it began. Alerts "
         "of rules that were not converted are counted on the side of Prometheus.",
         f"![Pages by day]({pictures[0]})",
         *_differences(compared),
@@ -264,13 +267,13 @@ def _differences(compared: Sequence[RuleComparison]) -> list[str]:
                 "alert": alert,
                 "who": who,
                 "lasting": _span(_duration(episode)),
-                "labels": episode.labels,
+                "labels": _pairs(episode.labels),
             }
             for at, alert, who, episode in rows[:_SHOWN_DIFFERENCES]
         ]
     )
     more = f"\n\n{len(rows) - len(shown)} more are in the JSON." if len(rows) > len(shown) else ""
-    return ["## Where they differ", markdown_table(shown) + more]
+    return ["## Where they differ", _table(shown) + more]
 
 
 def _without_twin(comparison: Comparison) -> list[str]:
@@ -283,7 +286,7 @@ def _without_twin(comparison: Comparison) -> list[str]:
             "lasting": [_span(_median_duration(found)) for found in comparison.without_twin.values()],
         }
     )
-    return ["## Alerts of Prometheus without a twin", markdown_table(frame)]
+    return ["## Alerts of Prometheus without a twin", _table(frame)]
 
 
 def _statistics(comparison: Comparison) -> list[str]:
@@ -306,7 +309,7 @@ def _not_converted(conversion: Conversion) -> list[str]:
             for entry in conversion.unconverted
         ]
     )
-    return ["## Not converted", _wide_table(frame)]
+    return ["## Not converted", _table(frame)]
 
 
 def _converted(conversion: Conversion) -> list[str]:
@@ -326,33 +329,55 @@ def _converted(conversion: Conversion) -> list[str]:
     )
     fence = "```"
     yaml = "\n".join(line.replace("`", "'") for line in rule_yaml(conversion).splitlines())
-    return ["## Converted", _wide_table(frame), f"For `aiops.yaml`:\n\n{fence}yaml\n{yaml}\n{fence}"]
+    return ["## Converted", _table(frame), f"For `aiops.yaml`:\n\n{fence}yaml\n{yaml}\n{fence}"]
 
 
-def _wide_table(frame: pl.DataFrame) -> str:
-    """``markdown_table`` with room for expressions and reasons."""
+def _table(frame: pl.DataFrame) -> str:
+    """A frame as a Markdown table that can also be read as it stands."""
+    if frame.is_empty():
+        return "none"
 
     def line(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(markdown_text(cell, 300) for cell in cells) + " |"
+        return "| " + " | ".join(_escaped("" if cell is None else cell) for cell in cells) + " |"
 
-    return "\n".join([line(frame.columns), "|" + " --- |" * frame.width, *(line(row) for row in frame.rows())])
+    rule = "|" + "".join(" ---: |" if dtype.is_numeric() else " --- |" for dtype in frame.dtypes)
+    return "\n".join([line(frame.columns), rule, *(line(row) for row in frame.rows())])
+
+
+def _escaped(value: object) -> str:
+    """Text from outside that forms no Markdown structure."""
+    return "".join(f"\\{char}" if char in _STRUCTURE else char for char in plain(value, _CELL_CHARS))
 
 
 def pages_plot(comparison: Comparison) -> str:
-    """SVG: pages by local day, theirs and ours."""
+    """SVG: pages by local day, theirs and ours side by side."""
     by_day: dict[str, list[int]] = {}
     for day, _, theirs, ours in comparison.by_day:
         pair = by_day.setdefault(day, [0, 0])
         pair[0], pair[1] = pair[0] + theirs, pair[1] + ours
-    frame = pl.DataFrame(
-        [
-            {"label": label, "ts": datetime.fromisoformat(day).replace(tzinfo=UTC), "value": float(pair[side])}
-            for day, pair in by_day.items()
-            for side, label in enumerate(("Prometheus", "ours"))
-        ],
-        schema={"label": pl.String, "ts": TIMESTAMP, "value": pl.Float64},
-    )
-    return line_plot(frame, "Pages", "a day")
+    height, base, left = 200, 172, 40
+    most = max((count for pair in by_day.values() for count in pair), default=0) or 1
+    room = (_WIDTH - 12 - left) / max(len(by_day), 1)
+    wide = min(room * 0.4, 24.0)
+    parts = [
+        *_legend("Pages a day"),
+        f'<line x1="{left}" y1="{base}" x2="{_WIDTH - 12}" y2="{base}" stroke="#888"/>',
+        f'<line x1="{left}" y1="{_TOP}" x2="{_WIDTH - 12}" y2="{_TOP}" stroke="#ddd"/>',
+        _text(left - 4, _TOP + 4, str(most), anchor="end"),
+        _text(left - 4, base + 4, "0", anchor="end"),
+    ]
+    shown_every = max(1, -(-len(by_day) // 16))
+    for number, (day, pair) in enumerate(by_day.items()):
+        middle = left + (number + 0.5) * room
+        for count, x, colour in ((pair[0], middle - wide, _THEIRS), (pair[1], middle, _OURS)):
+            tall = (base - _TOP) * count / most
+            parts.append(
+                f'<rect x="{x:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill="{colour}">'
+                f"<title>{day}: {count}</title></rect>"
+            )
+        if number % shown_every == 0:
+            parts.append(_text(middle, base + 16, f"{date.fromisoformat(day):%d %b}", anchor="middle"))
+    return _svg(parts, height)
 
 
 def episodes_plot(comparison: Comparison) -> str:
@@ -361,12 +386,7 @@ def episodes_plot(comparison: Comparison) -> str:
     lanes.sort(key=lambda entry: (-len(entry.theirs) - len(entry.ours), entry.alert))
     lanes = lanes[:_LANES]
     height = _TOP + _LANE * max(len(lanes), 1) + 24
-    parts = [
-        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>',
-        _text(8, 16, "Episodes", weight="bold"),
-        f'<rect x="90" y="8" width="12" height="7" fill="{COLOURS[1]}"/>' + _text(106, 16, "Prometheus"),
-        f'<rect x="190" y="8" width="12" height="7" fill="{COLOURS[0]}"/>' + _text(206, 16, "ours"),
-    ]
+    parts = _legend("Episodes")
     span = max(comparison.end - comparison.start, 1)
 
     def x(at: int) -> float:
@@ -383,7 +403,7 @@ def episodes_plot(comparison: Comparison) -> str:
         top = _TOP + number * _LANE
         parts.append(_text(8, top + 14, plain(entry.alert + _static(entry.static_labels), 36)))
         parts.append(f'<line x1="8" y1="{top + _LANE - 3}" x2="{_WIDTH - 12}" y2="{top + _LANE - 3}" stroke="#eee"/>')
-        for episodes, y, colour in ((entry.theirs, top + 1, COLOURS[1]), (entry.ours, top + 11, COLOURS[0])):
+        for episodes, y, colour in ((entry.theirs, top + 1, _THEIRS), (entry.ours, top + 11, _OURS)):
             for episode in episodes:
                 first = x(episode.start)
                 last = x(comparison.end if episode.end is None else episode.end)
@@ -391,10 +411,23 @@ def episodes_plot(comparison: Comparison) -> str:
                     f'<rect x="{first:.1f}" y="{y}" width="{max(last - first, 1.5):.1f}" height="8" fill="{colour}" '
                     f'fill-opacity="0.75"><title>{html.escape(_episode_title(episode))}</title></rect>'
                 )
+    return _svg(parts, height)
+
+
+def _svg(parts: Sequence[str], height: int) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'font-family="sans-serif" font-size="11">{"".join(parts)}</svg>'
+        f'font-family="sans-serif" font-size="11"><rect width="{_WIDTH}" height="{height}" fill="#fff"/>'
+        f"{''.join(parts)}</svg>"
     )
+
+
+def _legend(title: str) -> list[str]:
+    return [
+        _text(8, 16, title, weight="bold"),
+        f'<rect x="110" y="8" width="12" height="8" fill="{_THEIRS}"/>' + _text(126, 16, "Prometheus"),
+        f'<rect x="210" y="8" width="12" height="8" fill="{_OURS}"/>' + _text(226, 16, "ours"),
+    ]
 
 
 def _episode_title(episode: Episode) -> str:
@@ -417,6 +450,11 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str =
 
 def _static(labels: Mapping[str, str]) -> str:
     return f" ({', '.join(labels.values())})" if labels else ""
+
+
+def _pairs(labels: str) -> str:
+    """Canonical JSON labels as PromQL writes them."""
+    return ", ".join(f'{name}="{value}"' for name, value in orjson.loads(labels).items())
 
 
 def _duration(episode: Episode) -> float | None:

@@ -315,7 +315,9 @@ class _Room:
     def wait(self) -> None:
         """Return when there is room, or when no session is there that could make any."""
         told = False
-        home, most = self._settings.paths, self._settings.gateway_max_backlog_bytes // 2
+        home = self._settings.paths
+        # Answers are compressed: a quarter of a micro-batch's bytes is as many points as one of plain bytes has.
+        most = min(self._settings.gateway_max_backlog_bytes // 2, self._settings.session_batch_bytes // 4)
         while self._meter.measure(read_progress(home.live).taken).size > most:
             if live_lease(home.live).holder() is None:
                 return

@@ -153,4 +153,3 @@ def run(quick: bool = False) -> list[dict[str, object]]:
             "ok": None,
         },
     ]
-

@@ -28,12 +28,14 @@ import uvicorn
 from starlette.applications import Starlette
 
 from aiops_assets.config import parse_config
+from aiops_assets.detection.receipts import Receipt, receipts_frame
 from aiops_assets.hours import hour_key, instant
 from aiops_assets.incidents.pages import routes
 from aiops_assets.incidents.series import POINTS_SCHEMA, Expectation, SeriesInfo, UsualRange
 from aiops_assets.incidents.store import IncidentStore
+from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.settings import Settings
-from aiops_assets.tables import ALERTS, CHANGES, ENTITIES
+from aiops_assets.tables import ALERTS, CHANGES, ENTITIES, HOUR_RECEIPTS, METRIC_POINTS
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -115,6 +117,19 @@ def change(change_id: str, host: str, at: int, title: str, **fields: Any) -> dic
     } | fields  # fmt: skip
 
 
+def receipt(hour: str, revision: int, **fields: Any) -> Receipt:
+    values: dict[str, Any] = {
+        "hour": hour, "revision": revision, "reason": "closed" if revision == 1 else "late rows",
+        "derived_at": time.time_ns() // 1000, "rows": 600_000, "late_rows": 0, "positions": {"gateway": 4711},
+        "input_hash": "5f" * 16, "config": [(None, "c0ffee" * 4)], "baselines": [("2026-01-09T22", None, 1)],
+        "state_in": [("2026-01-10T21", 1)], "state_in_hash": "aa" * 16, "state_out_hash": "bb" * 16,
+        "baseline_version": revision, "baseline_hash": "cc" * 16, "anomalies": 3, "anomalies_hash": "dd" * 16,
+        "decisions": 4, "decisions_hash": "ee" * 16, "detector_version": "tier1/7", "code_version": "9d1c0a",
+        "libraries": {"python": "3.11.2", "polars": "2.1.0", "numpy": "2.3.4"},
+    }  # fmt: skip
+    return Receipt(**values | fields)
+
+
 class Site:
     """A server with the pages alone, its store, and an incident of three hosts, one of which has a hostile name."""
 
@@ -156,9 +171,10 @@ class Site:
         ended = {"state": "resolved", "revision": 1, "ends_at": ends, "changed_at": ends}
         self.apply(alert("d", "printer-7", began, "hw.temperature on printer-7: back at 71 °C", **ended))
         self.store.auto_resolve(self.start - 30 * MINUTE, self.config)
+        self._amend()
         self.incident_id = next(i.incident_id for i in self.store.list() if "db-1" in i.hosts)
         self.hostile_id = next(i.incident_id for i in self.store.list() if HOSTILE in i.hosts)
-        app = Starlette(routes=routes(self.settings, reader=MadeUpSeries(self.start)))
+        app = Starlette(routes=routes(self.settings, reader=MadeUpSeries(self.start), explain=self.explain))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -169,6 +185,52 @@ class Site:
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         wait(lambda: self.server.started, "the server starts")
+
+    def _amend(self) -> None:
+        """Late data: the hour of the start is amended, one of yesterday too; one incident of then is withdrawn."""
+        start, hour = self.start, hour_key(self.start)
+        reason = f"hour {hour} re-derived: 12 late rows of db-1"
+        title = "system.filesystem.utilization (mountpoint=/var/lib/data) on db-1: at 93% (≥ 90%, for 30 s)"
+        data = {"labels": '{"mountpoint":"/var/lib/data"}', "series_id": 11, "name": "filesystem-almost-full"}
+        better = {"revision": 1, "value": 0.93, "threshold": 0.9, "severity_number": 19, "amended_by": reason}
+        idle = {"name": "cpu-saturated", "metric": "system.cpu.utilization", "severity_number": 17}
+        gone = {"revision": 1, "state": "withdrawn", "amended_by": reason}
+        before = start - 26 * 60 * MINUTE
+        yesterday = f"hour {hour_key(before)} re-derived: 340 late rows of batch-2"
+        late = {"revision": 1, "state": "resolved", "amended_by": yesterday, "severity_number": 17}
+        rows = [
+            alert("a", "db-1", start, title, **data, **better),
+            alert("v", "db-1", start + MINUTE, "system.cpu.utilization on db-1: at 99%", **idle),
+            alert("v", "db-1", start + MINUTE, "system.cpu.utilization on db-1: at 99%", **(idle | gone)),
+            alert("b", "batch-1", before, "system.cpu.utilization on batch-1: at 99%", **idle),
+            alert("b", "batch-1", before, "", **(idle | gone | {"amended_by": yesterday})),
+            alert("l", "batch-2", before, "hw.temperature on batch-2: at 84 °C", **late, ends_at=before + 9 * MINUTE),
+        ]
+        for row in rows:
+            self.apply(row)
+        self.withdrawn_id = next(i.incident_id for i in self.store.list() if "batch-1" in i.hosts)
+        self.late_id = next(i.incident_id for i in self.store.list() if "batch-2" in i.hosts)
+        lake = Lake(self.settings.paths.lake)
+        TableWriter(lake, ALERTS).append(pl.DataFrame(rows, schema=ALERTS.schema, orient="row"), {})
+        receipts = [receipt(hour, 1), receipt(hour, 2, late_rows=12, amended=1, withdrawn=1)]
+        for back in range(1, 150):
+            key = hour_key(start - back * 60 * MINUTE)
+            if back % 37:
+                receipts.append(receipt(key, 1))
+            if back == 26:
+                receipts.append(receipt(key, 2, late_rows=340, raised=1, withdrawn=1))
+        self.amended_hour = hour_key(before)
+        TableWriter(lake, HOUR_RECEIPTS).append(receipts_frame(receipts), {})
+        points = {"series_id": 11, "value": 0.9, "host": "db-1", "metric": "m", "unit": "1", "source": "generic"}
+        stored = [points | {"ts": instant(at), "hour": hour_key(at), "received_at": instant(at), "writer": "gateway"}
+                  for at in (start, start + 60 * MINUTE)]  # fmt: skip
+        frame = pl.DataFrame([row | {"seq": 7} for row in stored], schema=METRIC_POINTS.schema, orient="row")
+        TableWriter(lake, METRIC_POINTS).append(frame, {})
+
+    def explain(self, incident_id: str) -> dict[str, Any]:
+        """Stands for whoever derives again."""
+        numbers = {"recorded": {"value": 0.93, "hash": "8e" * 16}, "derived": {"value": 0.93, "hash": "8e" * 16}}
+        return {"incident_id": incident_id, "same": True, "alerts": [{"alert_id": "a", HOSTILE: HOSTILE, **numbers}]}
 
     def apply(self, *rows: dict[str, Any], changes: pl.DataFrame | None = None) -> list[str]:
         frame = pl.DataFrame(list(rows), schema=ALERTS.schema, orient="row")
@@ -349,6 +411,68 @@ def test_a_page_shows_plots_suspects_and_why(browser: Browser, site: Site) -> No
     assert browser.errors == []
 
 
+def test_a_page_shows_what_was_amended_and_withdrawn(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.url}/incidents/{site.incident_id}")
+    gone = "[...document.querySelectorAll('#alerts tr.withdrawn')].map(row => row.innerText)"
+    [row] = browser.js(gone)
+    assert "cpu.utilization on db-1" in row and "withdrawn: hour" in row
+    title = "getComputedStyle(document.querySelector('#alerts tr.withdrawn .title')).textDecorationLine"
+    assert browser.js(title) == "line-through"
+    assert "1 withdrawn, 1 amended" in browser.text(".facts")
+    told = browser.js("[...document.querySelectorAll('.timeline li.amendment')].map(entry => entry.innerText)")
+    assert len(told) == 2 and "value 0.91 → 0.93" in told[1] and "12 late rows of db-1" in told[1]
+    browser.open(f"{site.url}/incidents/{site.withdrawn_id}")
+    assert "none of its alerts should have fired" in browser.text("#head")
+    assert browser.js("[...document.querySelectorAll('.badges .state')].map(badge => badge.innerText)") == [
+        "resolved", "withdrawn",
+    ]  # fmt: skip
+    browser.open(f"{site.url}/incidents/{site.late_id}")
+    assert "found by an amendment when it was over" in browser.text(".facts")
+    browser.open(f"{site.url}/incidents?state=resolved")
+    assert browser.js("document.querySelectorAll('#list .title.struck').length") == 1
+    browser.open(f"{site.url}/alerts?state=withdrawn")
+    assert browser.js("document.querySelectorAll('#list .title.struck').length") == 2
+
+
+def test_a_page_shows_how_its_alerts_came_about(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.url}/incidents/{site.incident_id}")
+    browser.js("document.querySelectorAll('#origins details').forEach(entry => { entry.open = true; })")
+    text = browser.text("#origins")
+    for part in ("revision 2: late rows, 12 late rows", "gateway 4711", "5f" * 16, "tier1/7", "polars 2.1.0", "9d1c0a"):
+        assert part in text
+    assert "amended: hour" in text and "limit" in text
+    browser.open(f"{site.url}/incidents/{site.late_id}")
+    assert "inputs expired" in browser.text("#origins")
+    browser.open(f"{site.url}/incidents/{site.hostile_id}")
+    assert "still open" not in browser.text("#origins") or "revision" not in browser.text("#origins")
+    assert browser.errors == []
+
+
+def test_an_incident_is_derived_again_on_demand(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.url}/incidents/{site.incident_id}")
+    browser.js("document.querySelector('#origins a.button').click()")
+    browser.wait("location.pathname.endsWith('/explain') && document.readyState == 'complete'")
+    assert "it came out the same" in browser.text("main") and "8e8e" in browser.text(".explanation")
+    assert browser.js("document.querySelectorAll('main script, main img').length") == 0 and browser.errors == []
+
+
+def test_the_strip_of_hours_leads_to_amendments_and_their_incidents(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.url}/hours")
+    assert browser.js("document.querySelector('nav [aria-current]').innerText") == "Hours"
+    assert browser.js("document.querySelectorAll('.strip tbody tr').length") == 7
+    assert browser.js("document.querySelectorAll('.strip a.cell.amended').length") == 2
+    assert browser.js("document.querySelectorAll('.strip .cell.missing').length") >= 3
+    row = browser.text(f"[id='amended-{site.amended_hour}']")
+    assert "340 late rows of 600,000" in row and "1 raised" in row and "1 withdrawn" in row
+    links = f"[...document.querySelectorAll(\"[id='amended-{site.amended_hour}'] .sub a\")].map(a => a.innerText)"
+    assert sorted(browser.js(links)) == sorted([site.withdrawn_id, site.late_id])
+    assert browser.errors == []
+    with httpx.Client(base_url=site.url, timeout=10) as client:
+        document = client.get("/api/hours?days=2").json()
+        assert {entry["hour"] for entry in document["amendments"]} >= {site.amended_hour}
+        assert client.get("/hours?until=nonsense").status_code == 400
+
+
 def test_times_are_local_with_utc_beside_them(browser: Browser, site: Site) -> None:
     browser.open(f"{site.url}/incidents/{site.incident_id}")
     title = browser.js("document.querySelector('.facts time').title")
@@ -413,9 +537,12 @@ def test_what_a_person_is_typing_survives_an_update(browser: Browser, site: Site
     assert browser.js("document.activeElement.id + ':' + document.activeElement.value") == "assignee:half a na"
 
 
-@pytest.mark.parametrize("path", ["/incidents?state=all", "/alerts", "/silences", "incident", "hostile"])
+@pytest.mark.parametrize(
+    "path", ["/incidents?state=all", "/alerts", "/silences", "/hours?days=31", "incident", "hostile", "explain"]
+)
 def test_pages_fit_a_phone_and_hostile_names_stay_text(browser: Browser, site: Site, path: str) -> None:
-    path = {"incident": f"/incidents/{site.incident_id}", "hostile": f"/incidents/{site.hostile_id}"}.get(path, path)
+    places = {"incident": site.incident_id, "hostile": site.hostile_id, "explain": f"{site.incident_id}/explain"}
+    path = f"/incidents/{places[path]}" if path in places else path
     browser.requests.clear()
     browser.open(site.url + path, width=360, height=740)
     assert browser.js("document.documentElement.scrollWidth") <= 360
@@ -474,6 +601,10 @@ def test_everything_is_readable_in_the_dark(browser: Browser, site: Site) -> Non
     assert browser.js(contrast) == []
     browser.open(f"{site.url}/incidents/{site.incident_id}")
     assert browser.js(contrast) == []
+    for dark in (True, False):
+        for path in ("/hours", f"/incidents/{site.withdrawn_id}", "/incidents?state=all"):
+            browser.open(f"{site.url}{path}", dark=dark)
+            assert browser.js(contrast) == []
 
 
 def test_pages_work_without_scripts(site: Site) -> None:

@@ -14,7 +14,6 @@ from tests.stack import Sender, Stack, running, wait_until
 #: parts in the proportion in which they are killed
 PARTS = ["gateway"] * 4 + ["run_worker"] * 3 + ["collector"] * 2 + ["code_server"]
 SETTINGS = {
-    "AIOPS_CHECKPOINT_SECONDS": "3",
     "AIOPS_SESSION_SECONDS": "25",
     "AIOPS_SESSION_RETRY_SECONDS": "1",
     "AIOPS_RESTART_BACKOFF_SECONDS": "1",

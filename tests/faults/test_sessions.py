@@ -74,7 +74,7 @@ def test_two_sessions_started_at_once_store_everything_once(home: Path) -> None:
 
 @pytest.mark.parametrize("after", [1, 15])
 def test_a_session_killed_in_the_middle_is_continued_by_the_next(home: Path, after: int) -> None:
-    first = session(home, "first", AIOPS_CHECKPOINT_SECONDS="0.5")
+    first = session(home, "first")
     wait_until(lambda: read_progress(home / "live").batches >= after, 120, f"{after} batches")
     first.send_signal(signal.SIGKILL)
     first.wait(30)

@@ -19,6 +19,7 @@ from aiops_assets.landing.reader import read_segment
 from aiops_assets.landing.segment import Delivery
 from aiops_assets.landing.writer import SegmentWriter
 from aiops_assets.live.lease import held, live_lease
+from aiops_assets.live.rederive import read_request
 from aiops_assets.settings import Settings
 from aiops_assets.tables import METRIC_POINTS, SERIES
 
@@ -165,8 +166,6 @@ def test_clean_removes_its_own_rows_and_deliveries_and_keeps_the_rest(settings: 
         segments.seal()
         segments.append_deliveries([Delivery("try-2", NOW, "try", "", b"body")])
     (home.quarantine / "try").mkdir()
-    (home.live / "state").mkdir()
-    (home.live / "state" / "7.npz").write_bytes(b"")
 
     said = "\n".join(remove_traces(settings))
 
@@ -179,7 +178,8 @@ def test_clean_removes_its_own_rows_and_deliveries_and_keeps_the_rest(settings: 
     assert [[delivery.delivery_id for delivery in segment.deliveries] for segment in kept] == [["host-1"], []]
     assert all(segment.damage is None for segment in kept)
     assert not (home.quarantine / "try").exists()
-    assert not list((home.live / "state").iterdir())
+    request = read_request(home.live)
+    assert request is not None and request.hours == [hour_key(NOW)]
     assert list(remove_traces(settings)) == []
 
 

@@ -17,7 +17,7 @@ from aiops_assets.incidents.feed import Feed
 from aiops_assets.incidents.pages import evidence_rows, routes, static_file
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.settings import Settings
-from tests.unit.test_incidents_store import alert, apply
+from tests.unit.test_incidents_store import MINUTE, T0, alert, apply
 
 HOSTILE = "<script>alert(1)</script>\"'../../x"
 
@@ -48,9 +48,16 @@ def store(home: Settings) -> IncidentStore:
     return IncidentStore(home.paths.operations_url)
 
 
-def ask(settings: Settings, method: str, path: str, principal: Any = None, **arguments: Any) -> httpx.Response:
+def ask(
+    settings: Settings,
+    method: str,
+    path: str,
+    principal: Any = None,
+    explain: Callable[[str], dict[str, Any]] | None = None,
+    **arguments: Any,
+) -> httpx.Response:
     async def run() -> httpx.Response:
-        app = As(Starlette(routes=routes(settings)), principal)
+        app = As(Starlette(routes=routes(settings, explain=explain)), principal)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aiops", timeout=20) as client:
             return await client.request(method, path, **arguments)
 
@@ -58,7 +65,7 @@ def ask(settings: Settings, method: str, path: str, principal: Any = None, **arg
 
 
 def test_an_empty_platform_has_pages(home: Settings) -> None:
-    for path in ("/incidents", "/alerts", "/silences", "/incidents?state=nonsense&priority=x&offset=-1"):
+    for path in ("/incidents", "/alerts", "/silences", "/hours", "/incidents?state=nonsense&priority=x&offset=-1"):
         answer = ask(home, "GET", path)
         assert answer.status_code == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
         assert answer.headers["cache-control"] == "no-store"
@@ -169,6 +176,50 @@ def test_pages_need_nothing_from_outside() -> None:
             and "@import" not in text
             and "innerHTML =" not in text.replace("innerHTML ===", "")
         )
+
+
+def test_hours_are_bounded_and_refuse_what_is_no_day(home: Settings) -> None:
+    assert len(ask(home, "GET", "/api/hours?days=9999").json()["hours"]) <= 31 * 24
+    assert {hour["state"] for hour in ask(home, "GET", "/api/hours?days=0").json()["hours"]} == {"missing"}
+    assert ask(home, "GET", "/hours?until=2026-02-30").status_code == 400
+    whole = ask(home, "GET", "/api/hours?days=1&until=2025-10-09").json()["hours"]
+    assert len(whole) == 24 and whole[0]["hour"] == "2025-10-09T23"
+
+
+def test_the_api_tells_amendments_with_what_changed(home: Settings, store: IncidentStore) -> None:
+    [incident_id] = apply(store, alert("a", "web-1"))
+    apply(store, alert("a", "web-1", ends=T0 + MINUTE, amended_by="late rows of web-1", value=1.0))
+    found = ask(home, "GET", f"/api/incidents/{incident_id}").json()
+    assert (found["amended"], found["withdrawn"], found["withdrawn_because"]) == (1, 0, None)
+    told = found["timeline"][-1]["amendment"]
+    assert (told["kind"], told["revision"], told["reason"]) == ("corrected", 1, "late rows of web-1")
+    assert told["corrections"][-1] == {"what": "end", "before": None, "after": "2025-10-09T08:54:20.000000Z"}
+    listed = ask(home, "GET", "/api/hours?days=1&until=2025-10-09").json()["alerts"]
+    assert listed["2025-10-09T08"][0]["incident_id"] == incident_id
+
+
+def test_an_explanation_is_offered_only_when_somebody_can_give_one(home: Settings, store: IncidentStore) -> None:
+    [incident_id] = apply(store, alert("a", "web-1"))
+    address = f"/incidents/{incident_id}/explain"
+    assert ask(home, "GET", address).status_code in {404, 405}
+    assert "Derive it again" not in ask(home, "GET", f"/incidents/{incident_id}").text
+
+    def explain(found: str) -> dict[str, Any]:
+        if found != incident_id:
+            raise LookupError(f"no receipt knows {found}")
+        return {"same": False, "alerts": [{"alert_id": HOSTILE, "value": None}]}
+
+    page = ask(home, "GET", address, explain=explain)
+    assert "it came out differently" in page.text and "<script>alert" not in page.text
+    told = ask(home, "GET", address, explain=explain, headers={"accept": "application/json"})
+    assert told.json()["same"] is False
+    assert "Derive it again" in ask(home, "GET", f"/incidents/{incident_id}", explain=explain).text
+
+    def unknown(_: str) -> dict[str, Any]:
+        raise LookupError("inputs expired")
+
+    assert ask(home, "GET", address, explain=unknown).status_code == 404
+    assert ask(home, "GET", "/incidents/INC-NOSUCHTHING/explain", explain=explain).status_code == 404
 
 
 def test_evidence_is_a_flat_table() -> None:

@@ -13,12 +13,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import MetaData, Table, insert, text
 
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.live.fence import Fence
@@ -96,6 +99,28 @@ def test_migrations_make_exactly_the_tables_of_the_models(url: str) -> None:
     engine.dispose()
 
 
+def test_a_database_of_the_first_version_keeps_its_incidents(url: str) -> None:
+    folder = str(resources.files("aiops_assets.operations").joinpath("migrations"))
+    config = AlembicConfig()
+    config.set_main_option("script_location", folder)
+    engine = connect(url)
+    with engine.connect().execution_options(aiops_writes=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        values = {"title": "disk full", "state": "open", "priority": 2, "impact": 1, "urgency": 2, "assignee": "kim"}
+        values |= {"started_at": T0, "last_symptom_at": T0, "opened_at": T0, "updated_at": T0, "change_number": 1}
+        values |= {"incident_id": "INC-OLD", "touched": True, "held_open": False, "assessment": '{"hosts":["web-1"]}'}
+        connection.execute(insert(Table("incidents", MetaData(), autoload_with=connection)).values(values))
+    engine.dispose()
+    store = IncidentStore(url)
+    [incident] = store.list()
+    assert (incident.title, incident.assignee, incident.resolution, incident.withdrawn_alerts) == (
+        "disk full", "kim", None, 0,
+    )  # fmt: skip
+    assert store.resolve("INC-OLD", "kim", "cleaned up").resolution == "cleaned up"
+    store.close()
+
+
 def test_upgrading_again_does_nothing(url: str) -> None:
     upgrade(url)
     upgrade(url)
@@ -149,7 +174,7 @@ def test_changing_transactions_of_several_processes_follow_one_another(url: str)
     upgrade(url)
     code = """
 import sys
-from sqlalchemy import text
+from sqlalchemy import MetaData, Table, insert, text
 from aiops_assets.operations.database import changing, connect
 engine = connect(sys.argv[1])
 for _ in range(25):
@@ -236,6 +261,12 @@ def test_incidents_live_on_every_database(url: str) -> None:
     assert [event.kind for event in store.get(incident_id).events][-2:] == ["resolved", "reopened"]
     assert len(store.list(search="DROP table", host="*drop*")) == 1
     assert store.snapshot(T0).height == 2 and store.changed_since(0)[0] == store.change_number() == 6
+    gone = alert("b", "web-1", revision=1, state="withdrawn", amended_by="hour 2025-10-09T08 re-derived")
+    late = alert("c", "lonely", ends=T0 + 9, amended_by="hour 2025-10-09T08 re-derived")
+    for _ in range(2):
+        store.apply(alerts(gone, late), config=CONFIG, now=T0, **empty)
+    assert [entry.kind for entry in store.amendments("2025-10-09T08", "2025-10-09T08")] == ["withdrawn", "found"]
+    assert len(store.pages()) == 2 and store.prune(T0 + 10) == 0
     silence = store.create_silence(author="kim", reason="r", host="h", starts_at=T0, ends_at=T0 + 1, at=T0)
     assert store.expire_silence(silence.silence_id, "sam", at=T0).expired_by == "sam"
     store.close()

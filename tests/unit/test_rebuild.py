@@ -168,7 +168,7 @@ def test_a_commit_lost_in_the_middle_of_the_log_comes_back(platform: Settings) -
 def test_the_rebuilt_hour_is_compared_with_its_receipt(platform: Settings) -> None:
     lake = Lake(platform.paths.lake)
     rows = points(platform).filter(pl.col("hour") == KEY)
-    receipt = {name: None for name in HOUR_RECEIPTS.schema} | {
+    receipt = dict.fromkeys(HOUR_RECEIPTS.schema) | {
         "table": "metric_points",
         "hour": KEY,
         "revision": 1,

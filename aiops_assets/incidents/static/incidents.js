@@ -145,15 +145,18 @@
     document.title = fresh.title;
   };
 
-  let plotsDrawnAt = Date.now();
-  const refreshPlots = async () => {
-    const place = document.querySelector("[data-plots]");
-    if (!place || busy(place)) return;
-    plotsDrawnAt = Date.now();
-    const fresh = await fetchPage(place.dataset.plots);
-    place.replaceChildren(...[...fresh.body.childNodes].map((node) => document.importNode(node, true)));
-    showTimes(place);
-    bindPlots(place);
+  let drawnAt = Date.now();
+  const refreshFragments = async () => {
+    drawnAt = Date.now();
+    for (const place of document.querySelectorAll("[data-fragment]")) {
+      if (busy(place)) continue;
+      const fresh = await fetchPage(place.dataset.fragment);
+      const opened = [...place.querySelectorAll("details")].map((entry) => entry.open);
+      place.replaceChildren(...[...fresh.body.childNodes].map((node) => document.importNode(node, true)));
+      place.querySelectorAll("details").forEach((entry, index) => { entry.open = Boolean(opened[index]); });
+      showTimes(place);
+      bindPlots(place);
+    }
   };
 
   const watch = () => {
@@ -176,7 +179,7 @@
         again = false;
         try {
           await refresh();
-          if (Date.now() - plotsDrawnAt > 5000) await refreshPlots();
+          if (Date.now() - drawnAt > 5000) await refreshFragments();
         } catch (error) {
           console.warn("update failed", error);
         }
@@ -195,6 +198,6 @@
   setInterval(() => { if (!document.hidden) showTimes(document); }, 5000);
   setInterval(() => {
     const runs = document.querySelector("#head .badge.state:not(.resolved)");
-    if (!document.hidden && runs && Date.now() - plotsDrawnAt > 25000) refreshPlots().catch((error) => console.warn(error));
+    if (!document.hidden && runs && Date.now() - drawnAt > 25000) refreshFragments().catch((error) => console.warn(error));
   }, 10000);
 })();

@@ -23,6 +23,7 @@ from aiops_assets.telemetry.promql.vectors import (
     Vector,
     groups,
     identity,
+    members,
     merged,
     restricted,
 )
@@ -107,8 +108,8 @@ _REDUCTIONS: dict[str, Callable[[Floats, Bools, Ints], Floats]] = {
 
 def _quantile(values: Floats, present: Bools, starts: Ints, q: Floats) -> Floats:
     out = np.full((len(starts), values.shape[1]), np.nan)
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(values)], strict=True)):
-        block, there = values[start:stop], present[start:stop]
+    for number, rows in enumerate(members(np.arange(len(values)), starts)):
+        block, there = values[rows], present[rows]
         order = np.lexsort((block, ~np.isnan(block), ~there), axis=0)
         ordered = np.take_along_axis(block, order, axis=0)
         counts = there.sum(axis=0)
@@ -127,8 +128,7 @@ def _chosen(vector: Vector, order: Ints, starts: Ints, k: Floats, *, largest: bo
     if not (np.isfinite(k) & (np.abs(k) < 2.0**63)).all():
         raise execution(f"Scalar value {k[~np.isfinite(k)][0] if not np.isfinite(k).all() else k[0]} overflows int64")
     present = np.zeros(vector.present.shape, np.bool_)
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        rows = order[start:stop]
+    for rows in members(order, starts):
         values = vector.values[rows]
         ranked = np.lexsort((-values if largest else values, np.isnan(values), ~vector.present[rows]), axis=0)
         ranks = np.empty_like(ranked)
@@ -141,18 +141,18 @@ def _counted_values(found: list[Identity], values: Floats, present: Bools, start
     if not is_label(label):
         raise execution(f'invalid label name "{label}"')
     labels: list[Labels] = []
-    rows: list[NDArray[np.int64]] = []
-    for key, start, stop in zip(found, starts, [*starts[1:], len(values)], strict=True):
-        block, there = values[start:stop], present[start:stop]
+    counts: list[NDArray[np.int64]] = []
+    for key, rows in zip(found, members(np.arange(len(values)), starts), strict=True):
+        block, there = values[rows], present[rows]
         distinct = np.unique(block[there])
         if len(labels) + len(distinct) > MAX_COUNTED_VALUES:
             raise execution(f"count_values found more than {MAX_COUNTED_VALUES} distinct values; round them first")
         for value in distinct:
             same = np.isnan(block) if np.isnan(value) else block == value
             labels.append({**dict(key), label: go_number(float(value))})
-            rows.append((there & same).sum(axis=0))
-    counts = np.array(rows, np.float64).reshape(len(labels), values.shape[1])
-    return merged(labels, counts, counts > 0)
+            counts.append((there & same).sum(axis=0))
+    counted = np.array(counts, np.float64).reshape(len(labels), values.shape[1])
+    return merged(labels, counted, counted > 0)
 
 
 def go_number(value: float) -> str:

@@ -41,9 +41,19 @@ def labels_of(alerts: pl.DataFrame, name: str) -> list[Labels]:
 
 
 def select(
-    alerts: pl.DataFrame, names: Iterable[str], matchers: Iterable[Matcher], first: int, last: int
+    alerts: pl.DataFrame,
+    names: Iterable[str],
+    matchers: Iterable[Matcher],
+    first: int,
+    last: int,
+    *,
+    points: bool = True,
 ) -> tuple[list[Labels], Points]:
-    """Label sets and points of the alerts that satisfy every matcher, between two instants, both included."""
+    """Label sets and points of the alerts that satisfy every matcher, between two instants, both included.
+
+    Args:
+        points: without them only the label sets are worked out.
+    """
     starts, ends = alerts["starts_at"].dt.timestamp("us"), alerts["ends_at"].dt.timestamp("us")
     alerts = alerts.filter((starts <= last) & (ends.is_null() | (ends >= first)))
     begins = alerts["starts_at"].dt.timestamp("us").to_list()
@@ -57,7 +67,7 @@ def select(
     series, ts, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
     for number, (key, spans) in enumerate(intervals.items()):
         is_state = dict(key)[NAME] == NAMES[1]
-        for begin, stop in spans:
+        for begin, stop in spans if points else ():
             times = _times(begin, stop, first, last)
             marked = np.full(len(times), begin / MICROS_PER_SECOND if is_state else 1.0)
             if stop is not None and first <= stop <= last and not _continued(stop, spans):
@@ -65,8 +75,8 @@ def select(
             series.append(np.full(len(times), number, np.int64))
             ts.append(times)
             values.append(marked)
-    points = grouped(np.concatenate(series), np.concatenate(ts), np.concatenate(values), len(intervals))
-    return [dict(key) for key in intervals], points
+    found = grouped(np.concatenate(series), np.concatenate(ts), np.concatenate(values), len(intervals))
+    return [dict(key) for key in intervals], found
 
 
 def _continued(stop: int, spans: Iterable[tuple[int, int | None]]) -> bool:

@@ -86,7 +86,7 @@ class Answer:
     ranges: list[Range] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class Stop:
     """When a query ends early: its time is up, or nobody waits for it any more."""
 
@@ -165,8 +165,8 @@ class Evaluator:
             value = self._value(node, instants)
         return self._answer(node, value, instants)
 
-    def range(self, node: Node, instants: Ints) -> Answer:
-        """The values of an expression at every instant of a grid.
+    def range(self, node: Node, start: int, end: int, step: int) -> Answer:
+        """The values of an expression from ``start`` to at most ``end``, every ``step``.
 
         Raises:
             QueryError: it cannot be evaluated, or a limit is passed.
@@ -177,7 +177,8 @@ class Evaluator:
                 f'invalid parameter "query": invalid expression type "{name}" for range query, '
                 "must be Scalar or instant Vector"
             )
-        self._start, self._end = int(instants[0]), int(instants[-1])
+        instants = instants_of(start, end, step)
+        self._start, self._end = start, end
         with np.errstate(all="ignore"):
             value = self._value(node, instants)
         return self._answer(node, value, instants)
@@ -200,9 +201,7 @@ class Evaluator:
             Selector(matchers), self._lookback, instants, newest_of, keeps_stale=True
         )
         when = np.concatenate([np.empty(0, np.int64), *seen.values()])
-        return [
-            Range(labels[row], when[row : row + 1], values[row]) for row in np.flatnonzero(present[:, 0]).tolist()
-        ]
+        return [Range(labels[row], when[row : row + 1], values[row]) for row in np.flatnonzero(present[:, 0]).tolist()]
 
     @staticmethod
     def _answer(node: Node, value: Value, instants: Ints) -> Answer:
@@ -447,14 +446,14 @@ class Evaluator:
             found = windows(points, times[columns], width, instants[columns], open_left=self._open, modern=self._open)
             values[rows, columns], present[rows, columns] = apply(found, columns)
 
-        if extra and points is not None:
-            fill(slice(len(labels), None), slice(0, len(instants)), points)
         for rows, columns in self._portions(len(positions), times, width):
             self._stop.check()
             ids = self._index.ids[positions[rows]]
             found = self._snapshot.read(ids, int(times[columns][0]) - width, int(times[columns][-1]), self._stop.check)
             self._count(len(found))
             fill(rows, columns, found)
+        if extra and points is not None:
+            fill(slice(len(labels), None), slice(0, len(instants)), points)
         return [*labels, *extra], values, present
 
     def _portions(self, series: int, times: Ints, width: int) -> list[tuple[slice, slice]]:

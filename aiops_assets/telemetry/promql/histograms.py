@@ -9,7 +9,7 @@ import numpy as np
 
 from aiops_assets.telemetry.promql.functions import out_of_range
 from aiops_assets.telemetry.promql.names import NAME
-from aiops_assets.telemetry.promql.vectors import Floats, Vector, groups, identity
+from aiops_assets.telemetry.promql.vectors import Floats, Vector, groups, identity, members
 
 BUCKET = "le"
 
@@ -27,10 +27,10 @@ def histogram_quantile(q: Floats, vector: Vector) -> Vector:
     instants = vector.values.shape[1]
     values = np.full((len(found), instants), np.nan)
     present = np.zeros((len(found), instants), np.bool_)
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(order)], strict=True)):
-        members = sorted(order[start:stop].tolist(), key=lambda member: bounds[member])
-        of_group = [rows[member] for member in members]
-        limits = np.array([bounds[member] for member in members])
+    for number, entries in enumerate(members(order, starts)):
+        ascending = sorted(entries.tolist(), key=lambda entry: bounds[entry])
+        of_group = [rows[entry] for entry in ascending]
+        limits = np.array([bounds[entry] for entry in ascending])
         there = vector.present[of_group]
         present[number] = there.any(axis=0)
         patterns, of_instant = np.unique(there, axis=1, return_inverse=True)

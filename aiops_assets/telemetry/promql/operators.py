@@ -23,6 +23,7 @@ from aiops_assets.telemetry.promql.vectors import (
     Vector,
     groups,
     identity,
+    members,
     merged,
     restricted,
     without_name,
@@ -75,10 +76,8 @@ def of_vectors(op: str, left: Vector, right: Vector, matching: Matching, *, retu
     many, one = (right, left) if swapped else (left, right)
     one_keys = _signatures(one, matching)
     found, order, starts = groups(one_keys)
-    rows_of = {
-        key: order[start:stop] for key, start, stop in zip(found, starts, [*starts[1:], len(order)], strict=True)
-    }
-    _refuse_duplicates(one, rows_of, "left" if swapped else "right")
+    rows_of = dict(zip(found, members(order, starts), strict=True))
+    _refuse_duplicates(one, rows_of, np.logical_or.reduce(many.present, axis=0), "left" if swapped else "right")
     many_rows, one_rows = _pairs(_signatures(many, matching), rows_of)
     if len(many_rows) * max(left.values.shape[1], 1) > MAX_PAIRED_CELLS:
         raise execution("this matching makes too many pairs; narrow the selectors or the time range")
@@ -145,9 +144,10 @@ def _pairs(keys: list[Identity], rows_of: dict[Identity, Ints]) -> tuple[Ints, I
     return np.array(many, np.int64), np.array(one, np.int64)
 
 
-def _refuse_duplicates(vector: Vector, rows_of: dict[Identity, Ints], side: str) -> None:
+def _refuse_duplicates(vector: Vector, rows_of: dict[Identity, Ints], asked: Bools, side: str) -> None:
+    """Refuse several elements of a group at an instant at which the other side has any."""
     for key, rows in rows_of.items():
-        if len(rows) > 1 and (vector.present[rows].sum(axis=0) > 1).any():
+        if len(rows) > 1 and (asked & (vector.present[rows].sum(axis=0) > 1)).any():
             group = ", ".join(f'{name}="{value}"' for name, value in key)
             raise execution(
                 f"found duplicate series for the match group {{{group}}} on the {side} hand-side of the operation; "

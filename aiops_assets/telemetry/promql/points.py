@@ -7,11 +7,14 @@ hour is kept while the hour has the same files. Every function blocks; servers c
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -32,8 +35,10 @@ MAX_INSTANT = 253_402_300_799_000_000
 #: files of so many hours are read in one go, and between goes a query can be ended
 HOURS_AT_ONCE = 48
 ALERT_COLUMNS = (
-    "alert_id", "name", "kind", "state", "severity_number", "host", "metric", "labels", "starts_at", "ends_at",
+    "alert_id", "name", "kind", "state", "severity_number", "host", "metric", "labels", "starts_at", "ends_at", "title",
+    "value",
 )  # fmt: skip
+Read = TypeVar("Read")
 _POINT_COLUMNS = ("series_id", "ts", "value")
 _HOUR = re.compile(r"/hour=(\d{4}-\d{2}-\d{2}T\d{2})/[^/]*$")
 
@@ -105,32 +110,65 @@ class Files:
     rows: int
 
 
-class Lakeside:
-    """What queries see of one lake. Share one instance: it holds the caches."""
+class _Looked(Generic[Read]):
+    """Something read from one version of a table, and read again when there is a newer one."""
 
-    def __init__(self, lake: Lake, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, read: Callable[[DeltaTable | None], Read]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._held: tuple[tuple[int, str], Read] | None = None
+        self._looked_at = -math.inf
+
+    def get(self, open_table: Callable[[str], DeltaTable | None], name: str, fresh_seconds: float) -> Read:
+        with self._lock:
+            now = time.monotonic()
+            if self._held is not None and now - self._looked_at < fresh_seconds:
+                return self._held[1]
+            table = open_table(name)
+            version = (table.version(), str(table.metadata().id)) if table is not None else (-1, "")
+            if self._held is None or self._held[0] != version:
+                self._held = version, self._read(table)
+            self._looked_at = now
+            return self._held[1]
+
+
+class Lakeside:
+    """What queries see of one lake. Share one instance: it holds the caches.
+
+    Args:
+        fresh_seconds: tables are looked at again when they were last looked at longer ago.
+    """
+
+    def __init__(self, lake: Lake, cache_bytes: int = CACHE_BYTES, *, fresh_seconds: float = 0.0) -> None:
         self._lake = lake
         self._cache = Cache(cache_bytes)
-        self._index: tuple[int, SeriesIndex] | None = None
-        self._index_lock = threading.Lock()
+        self._fresh_seconds = fresh_seconds
+        self._index = _Looked[SeriesIndex](self._read_index)
+        self._files = _Looked[Mapping[str, Files]](self._read_files)
+        self._alerts = _Looked[pl.DataFrame](self._read_alerts)
 
     def index(self) -> SeriesIndex:
-        """The dictionary of series as it is now."""
-        with self._index_lock:
-            table = self._lake.open(SERIES.name)
-            version = table.version() if table is not None else -1
-            if self._index is None or self._index[0] != version:
-                self._index = version, build(self._lake.read(SERIES.name, columns=COLUMNS))
-            return self._index[1]
+        """The dictionary of series."""
+        return self._index.get(self._lake.open, SERIES.name, self._fresh_seconds)
 
     def snapshot(self) -> Snapshot:
-        """The points as of now; a query reads them all from one version of the table."""
-        table = self._lake.open(METRIC_POINTS.name)
-        return Snapshot(_files(table) if table is not None else {}, self._cache, self._lake.storage_options)
+        """The points; a query reads them all from one version of the table."""
+        files = self._files.get(self._lake.open, METRIC_POINTS.name, self._fresh_seconds)
+        return Snapshot(files, self._cache, self._lake.storage_options)
 
     def alerts(self) -> pl.DataFrame:
         """The newest revision of every alert (``ALERT_COLUMNS``), those that were withdrawn left out."""
-        table = self._lake.open(ALERTS.name)
+        return self._alerts.get(self._lake.open, ALERTS.name, self._fresh_seconds)
+
+    def _read_index(self, table: DeltaTable | None) -> SeriesIndex:
+        uris = data_files(table) if table is not None else []
+        return build(_scan(uris, self._lake.storage_options).select(COLUMNS).collect() if uris else SERIES.empty())
+
+    @staticmethod
+    def _read_files(table: DeltaTable | None) -> Mapping[str, Files]:
+        return _files(table) if table is not None else {}
+
+    def _read_alerts(self, table: DeltaTable | None) -> pl.DataFrame:
         parts = []
         for uri in data_files(table) if table is not None else []:
             part = self._cache.get((ALERTS.name, uri))

@@ -39,8 +39,10 @@ def data_of(answer: Answer, *, as_range: bool) -> bytes:
 
 def numbers(values: Floats) -> pl.Series:
     """Numbers as Prometheus writes them: the shortest text that reads back the same, ``+Inf``, ``-Inf``, ``NaN``."""
-    text = pl.Series("value", values, dtype=pl.Float64).cast(pl.String).str.strip_suffix(".0")
-    return text.replace({"inf": "+Inf", "-inf": "-Inf"})
+    text = pl.Series("value", values, dtype=pl.Float64).cast(pl.String)
+    if (values == np.trunc(values)).any():
+        text = text.str.strip_suffix(".0")
+    return text.replace({"inf": "+Inf", "-inf": "-Inf"}) if np.isinf(values).any() else text
 
 
 def times(ts: Ints) -> pl.Series:
@@ -58,16 +60,12 @@ def times(ts: Ints) -> pl.Series:
 
 def pairs(ts: Ints, values: Floats) -> list[str]:
     """``[time, "value"]`` for each point."""
-    return _pairs(times(ts), values).to_list()
-
-
-def _pairs(ts: pl.Series, values: Floats) -> pl.Series:
-    frame = pl.DataFrame({"ts": ts, "value": numbers(values)})
-    return frame.select(pl.concat_str(pl.lit("["), "ts", pl.lit(',"'), "value", pl.lit('"]')).alias("pair")).to_series()
+    frame = pl.DataFrame({"ts": times(ts), "value": numbers(values)})
+    return frame.select(pl.concat_str(pl.lit("["), "ts", pl.lit(',"'), "value", pl.lit('"]'))).to_series().to_list()
 
 
 def _instant(vector: Vector, instants: Ints) -> bytes:
-    texts = _pairs(times(np.repeat(instants, len(vector))), vector.values[:, 0] if len(vector) else np.empty(0))
+    texts = pairs(np.repeat(instants, len(vector)), vector.values[:, 0] if len(vector) else np.empty(0))
     entries = [
         b'{"metric":' + orjson.dumps(labels) + b',"value":' + text.encode() + b"}"
         for labels, text in zip(vector.labels, texts, strict=True)
@@ -77,23 +75,34 @@ def _instant(vector: Vector, instants: Ints) -> bytes:
 
 def _range(vector: Vector, instants: Ints) -> bytes:
     rows, columns = np.nonzero(vector.present)
-    texts = _pairs(times(instants).gather(columns), vector.values[rows, columns])
-    return _matrix_of(vector.labels, vector.present.sum(axis=1).tolist(), texts)
+    counts = np.add.reduce(vector.present, axis=1, dtype=np.int64)
+    return _matrix(vector.labels, counts.tolist(), instants, vector.values[rows, columns], columns)
 
 
-def _matrix(labels: Sequence[Labels], counts: Sequence[int], ts: Ints, values: Floats) -> bytes:
-    return _matrix_of(labels, counts, _pairs(times(ts), values))
+def _matrix(
+    labels: Sequence[Labels], counts: Sequence[int], ts: Ints, values: Floats, of_point: Ints | None = None
+) -> bytes:
+    """Points of one series after the other: ``counts`` of each; their times are ``ts``, or ``ts[of_point]``.
 
-
-def _matrix_of(labels: Sequence[Labels], counts: Sequence[int], texts: pl.Series) -> bytes:
-    of_series = np.repeat(np.arange(len(counts)), counts)
-    frame = pl.DataFrame({"series": of_series, "pair": texts})
-    joined = frame.group_by("series", maintain_order=True).agg(pl.col("pair").str.join(","))
-    entries = [
-        b'{"metric":' + orjson.dumps(labels[series]) + b',"values":[' + text.encode() + b"]}"
-        for series, text in joined.iter_rows()
+    Every point is preceded by its time, and the first of a series by the head of that series as well, so that the whole
+    is one gather from few distinct texts and one join.
+    """
+    filled = [number for number, count in enumerate(counts) if count]
+    if not filled:
+        return _typed("matrix", b"[]")
+    firsts = np.concatenate([[0], np.cumsum([counts[number] for number in filled])[:-1]]).astype(np.int64)
+    before = np.arange(len(values), dtype=np.int64) if of_point is None else of_point.astype(np.int64)
+    stamps = times(ts)
+    heads = [
+        f'{"]}," if place else ""}{{"metric":{orjson.dumps(labels[number]).decode()},"values":[[{stamp},"'
+        for place, (number, stamp) in enumerate(zip(filled, stamps.gather(before[firsts]), strict=True))
     ]
-    return _typed("matrix", b"[" + b",".join(entries) + b"]")
+    texts = pl.concat([pl.select(pl.concat_str(pl.lit(",["), stamps, pl.lit(',"'))).to_series(), pl.Series(heads)])
+    before = before.copy()
+    before[firsts] = len(stamps) + np.arange(len(filled))
+    frame = pl.DataFrame({"before": texts.gather(before), "value": numbers(values)})
+    joined = frame.select(pl.concat_str("before", "value", pl.lit('"]')).str.join("")).item()
+    return _typed("matrix", b"[" + joined.encode() + b"]}]")
 
 
 def _typed(kind: str, result: bytes) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,3 +101,8 @@ def groups(keys: Sequence[Identity]) -> tuple[list[Identity], Ints, Ints]:
     order = np.argsort(of_row, kind="stable")
     starts = np.searchsorted(of_row[order], np.arange(len(places)))
     return list(places), order, starts
+
+
+def members(order: Ints, starts: Ints) -> list[Ints]:
+    """The row numbers of each group that ``groups`` found."""
+    return [order[start:stop] for start, stop in pairwise([*starts.tolist(), len(order)])]

@@ -49,7 +49,7 @@ select
 from known
 cross join newest
 where known.merged_into is null
-  and not (coalesce(known.withdrawn_alerts, 0) > 0 and coalesce(known.withdrawn_alerts, 0) = len(known.alert_ids))
+  and known.withdrawn_because is null
   -- what is not resolved stands in every snapshot; an unresolved one that is missing from the newest was taken over
   and (known.state = 'resolved' or known.snapshot_at = newest.as_of)
 order by known.opened_at, known.incident_id
