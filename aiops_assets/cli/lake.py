@@ -175,7 +175,8 @@ def show_verification(outcome: Any) -> None:
     closed = f"{outcome.hours_compared:,} closed hours compared with their receipts"
     if outcome.expired:
         closed += f", the inputs of {outcome.expired:,} have expired"
-    verdict = "[green]clean[/]" if outcome.clean else f"[red]{len(outcome.findings)} findings[/]"
+    found = len(outcome.findings)
+    verdict = "[green]clean[/]" if outcome.clean else f"[red]{found} finding{'s' if found > 1 else ''}[/]"
     out.print(f"{verdict}: {closed}, {duration(outcome.seconds)}")
 
 

@@ -1,4 +1,4 @@
-"""``aiops replay``: the past derived again, to prove that it is what was recorded, or to see what would be otherwise."""
+"""``aiops replay``: the past derived again, to prove that it is as recorded, or to see what would be otherwise."""
 
 from __future__ import annotations
 
@@ -184,8 +184,8 @@ def show_replayed(done: Replayed) -> None:
     for side, score in content["labels"].items():
         if score is not None:
             out.print(
-                f"{side}: {score['seen']} of {score['windows']} labelled windows seen, "
-                f"{score['right']} of {score['alerts']} alerts right, {score['pages_right']} of {score['pages']} pages right"
+                f"{side}: {score['seen']} of {score['windows']} labelled windows seen; right are "
+                f"{score['right']} of {score['alerts']} alerts and {score['pages_right']} of {score['pages']} pages"
             )
     if is_empty(content):
         out.print("[bold]nothing differs[/]")

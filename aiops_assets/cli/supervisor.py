@@ -70,6 +70,8 @@ class ChildSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[float], bool] | None = None
     after: tuple[str, ...] = ()
+    #: seconds after which it starts whether those are ready or not
+    longest_hold: float = _LONGEST_HOLD_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ class Supervisor:
                 try:
                     for child in self._children.values():
                         if child.spec.after:
-                            child.restart_at = time.monotonic() + _LONGEST_HOLD_SECONDS
+                            child.restart_at = time.monotonic() + child.spec.longest_hold
                         else:
                             self._start(child)
                     readiness.start()

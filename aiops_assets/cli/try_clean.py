@@ -53,6 +53,7 @@ def remove_traces(settings: Settings) -> Iterator[str]:
 
 def _segments(home: Home) -> Iterator[str]:
     """Leave the deliveries out of sealed segments; the segments stay, so that no writer's numbers have a gap."""
+    from aiops_assets.landing.packing import packs, unpack
     from aiops_assets.landing.reader import numbers, read_segment, writers
     from aiops_assets.landing.segment import MAGIC, SEALED, encode, segment_path
     from aiops_assets.landing.writer import fsync_folder
@@ -61,6 +62,10 @@ def _segments(home: Home) -> Iterator[str]:
     for writer in writers(home.landing):
         folder = home.landing / writer
         changed = False
+        for first, last, path in packs(folder):
+            packed = (read_segment(folder, seq) for seq in range(first, last + 1))
+            if any(delivery.source == SOURCE for segment in packed for delivery in segment.deliveries):
+                unpack(folder, path)
         for seq in sorted(numbers(folder, SEALED)):
             segment = read_segment(folder, seq)
             kept = [delivery for delivery in segment.deliveries if delivery.source != SOURCE]

@@ -43,6 +43,8 @@ COMPONENTS = tuple(name for names in PARTS.values() for name in names)
 LOCATIONS = {"live": "aiops_assets.definitions.live", "learning": "aiops_assets.definitions.learning"}
 #: the kernel takes at most 107 bytes as the path of a socket
 _LONGEST_SOCKET_PATH = 100
+#: how long the first process of all may take to make Dagster's databases, on a busy machine
+_DATABASE_SECONDS = 120.0
 _PROBE_SECONDS = 2.0
 _RECONNECT_SECONDS = 20.0
 #: the banner appears when everything is ready, or after this long with the names of what is not
@@ -168,7 +170,7 @@ def children(settings: Settings, wanted: Sequence[str] = COMPONENTS) -> list[Chi
     }
     # Processes that make Dagster's databases at the same time break each other, so the first one goes first.
     databases = not settings.postgres_url and (home.dagster / "schedules" / "schedules.db").exists()
-    first = "gateway" if databases else "code-live"
+    first, hold = ("gateway", 10.0) if databases else ("code-live", _DATABASE_SECONDS)
     own = (sys.executable, "-m", "aiops_assets.cli")
     dagster = (sys.executable, "-m", "dagster")
     workspace = ("-w", str(home.dagster / "workspace.yaml"))
@@ -177,7 +179,8 @@ def children(settings: Settings, wanted: Sequence[str] = COMPONENTS) -> list[Chi
     def spec(
         name: str, command: tuple[str, ...], ready: Callable[[float], bool], after: tuple[str, ...] = ()
     ) -> ChildSpec:
-        return ChildSpec(name, command, environment, ready, tuple(name for name in after if name in wanted))
+        held = hold if "code-live" in after else 10.0
+        return ChildSpec(name, command, environment, ready, tuple(name for name in after if name in wanted), held)
 
     def code_server(location: str, after: str) -> ChildSpec:
         socket_path = code_socket(home, location)

@@ -1,7 +1,7 @@
 """The learning code location: what runs on schedules beside the live plane, and may import what it likes in functions.
 
-What belongs here: snapshots, housekeeping, marts, and later training and forecasts. What does not: anything between a
-drop and its incident (``definitions.live``).
+What belongs here: snapshots, housekeeping, marts, replays, and later training and forecasts. What does not: anything
+between a drop and its incident (``definitions.live``).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from aiops_assets.lake.io_manager import DeltaIOManager
 from aiops_assets.marts.assets import GROUP as MARTS
 from aiops_assets.marts.assets import mart_assets
 from aiops_assets.marts.project import ProjectProblem
+from aiops_assets.replay.assets import replay_assets
 from aiops_assets.settings import Settings, load_settings
 from jobs.incidents import snapshot_job, snapshot_schedule
 from jobs.marts import marts_job, marts_schedule
+from jobs.replay import replay_jobs, restate, verification_schedule
 from jobs.tags import learning_tags
 from jobs.upkeep import event_log_prune, lake_upkeep_job, upkeep_schedules
 from sensors.automation import automation_sensor
@@ -39,7 +41,17 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
         sensors=[automation_sensor("learning_automation", dg.AssetSelection.assets(SNAPSHOT), 60)],
         resources={"settings": settings, "lake_io": DeltaIOManager(root=settings.paths.lake)},
     )
-    return dg.Definitions.merge(core, _marts(settings))
+    return dg.Definitions.merge(core, _replays(), _marts(settings))
+
+
+def _replays() -> dg.Definitions:
+    """The proof that the past replays, its rehearsal with other rules, and the job that writes it anew."""
+    as_recorded, as_now = replay_jobs()
+    return dg.Definitions(
+        assets=replay_assets(),
+        jobs=[as_recorded, as_now, restate],
+        schedules=[verification_schedule(as_recorded)],
+    )
 
 
 def _marts(settings: Settings) -> dg.Definitions:

@@ -268,31 +268,6 @@ class AlertBook:
             rows.append(_row(alert, (changed_at, "", 0)))
         return _frame(rows)
 
-    def adopt(self, alerts: pl.DataFrame) -> None:
-        """Start from rows of ``tables.ALERTS``, for want of a saved state."""
-        stored = (
-            present(alerts).filter(pl.col("kind").is_in(["rule", "anomaly", "absence"])).sort("changed_at", "alert_id")
-        )
-        times = [pl.col(column).dt.epoch("us") for column in _TIMES]
-        for row in stored.with_columns(times).iter_rows(named=True):
-            reopened = int(orjson.loads(row["evidence"]).get("reopened", 0))
-            if row["state"] == "resolved":
-                # Of a reopened alert the table does not say when it started last: before it ended.
-                started_at = row["ends_at"] - 1 if reopened else row["starts_at"]
-                closed = _Closed(
-                    row["starts_at"], row["ends_at"], started_at, row["revision"], reopened, row["series_id"]
-                )
-                self._remember(row["fingerprint"], closed)
-            else:
-                kept = {name: row[name] for name in _Open.__dataclass_fields__ if name in row}
-                self._open[row["fingerprint"]] = _Open(
-                    **kept,
-                    suppressed_until=None,
-                    reopened=reopened,
-                    started_at=row["starts_at"],
-                    decided_at=row["changed_at"],
-                )
-
     def export(self) -> dict[str, Any]:
         """Everything as JSON-able values, in an order that follows from them alone."""
         return {

@@ -2,7 +2,7 @@
 
 What belongs here: the engine that turns points into transitions. What does not: which alerts follow (``alerts``) and
 which patterns a rule is written in (``matching``). Nothing here reads a clock; how a stream is cut into batches, and
-saving and loading in between, changes no result.
+handing the state over in between, changes no result.
 
 ==============  ========================================================================================================
 kind            bad when
@@ -92,8 +92,8 @@ class RuleEngine:
     """All rules over all series.
 
     ``grow`` announces series, ``process`` takes points, ``absences`` takes the watermark. Points of a series come in
-    strictly increasing ``ts``. Transitions are in order of ``at``. What ``replace`` or ``load`` ends (a rule is gone or
-    reads differently now) is reported by the next ``process`` or ``absences``.
+    strictly increasing ``ts``. Transitions are in order of ``at``. What ``replace`` ends (a rule is gone or reads
+    differently now) is reported by the next ``process`` or ``absences``.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -181,29 +181,6 @@ class RuleEngine:
             judge.close("the rule was removed or changed", self._ended)
         self._rules = judges
 
-    def state(self) -> State:
-        """Everything that decides about later points, as plain arrays."""
-        state: State = {"rules": np.array([judge.digest for judge in self._rules], "U128"), **self._coverage.state()}
-        for place, judge in enumerate(self._rules):
-            state.update({f"{place}.{key}": array for key, array in judge.state().items()})
-        return state
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore a ``state``; the series it was saved with (and perhaps more) were announced by ``grow`` before.
-
-        Raises:
-            ValueError: the state belongs to another directory of series.
-        """
-        self._coverage.load(state)
-        judges = {judge.digest: judge for judge in self._rules}
-        for place, digest in enumerate(str(entry) for entry in state["rules"]):
-            own = {k.partition(".")[2]: array for k, array in state.items() if k.partition(".")[0] == str(place)}
-            judge = judges.get(digest)
-            if judge is not None:
-                judge.load(own)
-            else:
-                self._ended += _ends_of_forgotten(digest, own)
-
     def export(self) -> Portable:
         """What is not as at the beginning, by series_id: the same for the same points, whatever the numbers are."""
         return {
@@ -254,26 +231,6 @@ def _digest(rule: Rule) -> str:
     return f"{kind}:{rule.name}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
-def _ends_of_forgotten(digest: str, state: Mapping[str, NDArray[Any]]) -> list[Transition]:
-    """Ends of what a rule that is no longer in force had open when its state was saved."""
-    kind, name, _ = digest.split(":")
-    summary = "the rule was removed or changed"
-    since, last = ("last", "at") if kind == "absence" else ("since", "last")
-    return [
-        Transition(
-            kind="absence" if kind == "absence" else "rule",
-            name=name,
-            series=int(state["series"][slot]),
-            state=RESOLVED,
-            starts_at=int(state[since][slot]),
-            at=int(state[last][slot]),
-            severity_number=0,
-            summary=summary,
-        )
-        for slot in np.flatnonzero(state["firing"])
-    ]
-
-
 class _Columns:
     """Named arrays with a slot's place in the last axis; they grow by doubling, so that small growths stay cheap."""
 
@@ -299,13 +256,6 @@ class _Columns:
                 grown = np.full((*shape, max(self.size, 2 * room)), fill, dtype)
                 grown[..., :room] = array
                 self._arrays[name] = grown
-
-    def state(self) -> State:
-        return {name: self.used(name).copy() for name in self._fields}
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        for name in self._fields:
-            self._arrays[name][..., : state[name].shape[-1]] = state[name]
 
     def pick(self, slots: NDArray[Any]) -> State:
         """Copies of some slots."""
@@ -462,16 +412,6 @@ class _SeriesRule(_Matched):
         for slot in np.flatnonzero(self._columns.used("firing")):
             found.append(self._transition(int(slot), RESOLVED, int(self._columns["last"][slot]), -1, why, None, {}))
 
-    def state(self) -> State:
-        return self._columns.state()
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        saved = state["series"]
-        if len(saved) > len(self) or not np.array_equal(saved, self._columns["series"][: len(saved)]):
-            raise ValueError(f"the saved state of rule {self.rule.name!r} belongs to other series")
-        self._columns.load(state)
-        self._active["active"][: len(self)] = self._columns.used("since") != _NEVER
-
     def export(self) -> State:
         """Slots that are not as at the beginning, with ``series`` numbers."""
         return self._columns.pick(np.flatnonzero(self._columns.used("since") != _NEVER))
@@ -585,13 +525,6 @@ class _SampledRule(_SeriesRule):
 
     def _grow_samples(self, more: int) -> None:
         self._ring.grow(more)
-
-    def state(self) -> State:
-        return {**super().state(), **self._ring.state()}
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        super().load(state)
-        self._ring.load(state)
 
     def export(self) -> State:
         slots = np.flatnonzero((self._columns.used("since") != _NEVER) | (self._ring.used("head") != 0))
@@ -879,16 +812,6 @@ class _AbsenceRule(_Matched):
         for slot in np.flatnonzero(self._columns.used("firing")).tolist():
             at, number = int(self._columns["at"][slot]), int(self._columns["series"][slot])
             found.append(self._transition(number, RESOLVED, int(self._columns["last"][slot]), at, -1, why, {}))
-
-    def state(self) -> State:
-        return self._columns.state()
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        saved = state["series"]
-        hosts = self._slot_of["slot"][saved]
-        if len(saved) > self._columns.size or not np.array_equal(hosts, np.arange(len(saved))):
-            raise ValueError(f"the saved state of rule {self.rule.name!r} belongs to other series")
-        self._columns.load(state)
 
     def _start(self, series: int, since: int, at: int, row: int) -> Transition:
         evidence: dict[str, object] = {

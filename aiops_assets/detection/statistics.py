@@ -160,34 +160,6 @@ class Tier1:
         known = {m: any(fnmatchcase(m, p) for p in self._settings.exclude) for m in set(metrics)}
         return [known[m] for m in metrics]
 
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Everything learnt, as plain arrays; ``load`` restores it exactly."""
-        n = self._size
-        return {
-            "state": self._state[:, :n].copy(),
-            "last": self._last[:n].copy(),
-            "weekly": self._weekly[:n].copy(),
-            "daily": self._daily[:n].copy(),
-            "version": np.array([DETECTOR_VERSION]),
-        }
-
-    def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore what ``state`` gave; ``grow`` must have announced at least as many series.
-
-        Raises:
-            ValueError: the state is of another detector version or of more series than announced.
-        """
-        version = str(state["version"][0])
-        if version != DETECTOR_VERSION:
-            raise ValueError(f"state is of detector {version}, this is {DETECTOR_VERSION}")
-        n = len(state["last"])
-        if n > self._size:
-            raise ValueError(f"state holds {n} series, only {self._size} were announced")
-        self._state[:, :n] = state["state"]
-        self._last[:n] = state["last"]
-        self._weekly[:n] = state["weekly"]
-        self._daily[:n] = state["daily"]
-
     def export(self, series_id: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """What is learnt of the series that have reported, by ascending series_id: the same whatever the numbers are.
 

@@ -25,6 +25,8 @@ MAX_ALERTS, MAX_HOURS = 50, 48
 MAX_DAYS = 31
 
 HourState = Literal["closed", "amended", "open", "missing"]
+#: summaries kept, so that an open page costs little
+_SUMMARIES = 8
 _STRIP = ("hour", "revision", "reason", "rows", "late_rows", "raised", "amended", "withdrawn")
 
 
@@ -121,6 +123,8 @@ class LakeHistory:
 
     def __init__(self, root: str) -> None:
         self._lake = Lake(root)
+        #: the summary of the receipts of some hours, by version of their table
+        self._summaries: dict[tuple[str, str], tuple[int, pl.DataFrame]] = {}
 
     def origins(self, alerts: Sequence[Alert]) -> Origins:
         """How alerts came about; of many the first ``MAX_ALERTS``."""
@@ -147,13 +151,7 @@ class LakeHistory:
         last = until - until % MICROS_PER_HOUR
         first = until - until % day - (min(days, MAX_DAYS) - 1) * day
         keys = [hour_key(at) for at in range(first, last + 1, MICROS_PER_HOUR)]
-        frame = (
-            self._lake.scan(HOUR_RECEIPTS.name, hours=keys)
-            .filter(pl.col("table") == METRIC_POINTS.name)
-            .select(*_STRIP, pl.col("derived_at").dt.epoch("us"))
-            .sort("hour", "revision")
-            .collect()
-        )
+        frame = self._summary(keys)
         newest = {row["hour"]: row for row in frame.iter_rows(named=True)}
         present = self._present(keys)
         cells = {key: _cell(key, newest.get(key), key in present) for key in keys}
@@ -165,6 +163,25 @@ class LakeHistory:
             tuple((key, tuple(by_day[key])) for key in sorted(by_day, reverse=True)),
             tuple(sorted(amendments, key=lambda entry: (entry.hour, entry.revision), reverse=True)),
         )
+
+    def _summary(self, hours: Sequence[str]) -> pl.DataFrame:
+        handle = self._lake.open(HOUR_RECEIPTS.name)
+        version = -1 if handle is None else handle.version()
+        span = hours[0], hours[-1]
+        kept = self._summaries.get(span)
+        if kept is not None and kept[0] == version:
+            return kept[1]
+        frame = (
+            self._lake.scan(HOUR_RECEIPTS.name, hours=list(hours))
+            .filter(pl.col("table") == METRIC_POINTS.name)
+            .select(*_STRIP, pl.col("derived_at").dt.epoch("us"))
+            .sort("hour", "revision")
+            .collect()
+        )
+        if len(self._summaries) >= _SUMMARIES:
+            self._summaries.clear()
+        self._summaries[span] = (version, frame)
+        return frame
 
     def _revisions(self, alerts: Sequence[Alert]) -> dict[str, tuple[Revision, ...]]:
         if not alerts:

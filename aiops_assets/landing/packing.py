@@ -202,6 +202,27 @@ def pack(
     return Packed(folder.name, len(chosen), size, count, written)
 
 
+def unpack(folder: Path, path: Path) -> None:
+    """Put the segments of a pack back as files of their own, durably, and remove the pack; for those who change them.
+
+    Raises:
+        DamagedPack: it cannot be read back; the pack stays.
+    """
+    modified = {seq: entry.modified for seq, entry in read_index(path).items()}
+    for seq, data in read_pack(path):
+        target = segment_path(folder, seq)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.utime(temporary, ns=(modified[seq], modified[seq]))
+        temporary.replace(target)
+    _sync(folder)
+    path.unlink()
+    _sync(folder / FOLDER)
+
+
 def _runs(numbers: Sequence[int]) -> list[list[int]]:
     """Ascending numbers cut where one is missing, so that a pack holds every number of its range."""
     cuts = [0, *(index for index, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1), len(numbers)]

@@ -281,6 +281,10 @@ class Deriver:
         self._unfollowed = {alert: at for alert, at in times.iter_rows() if alert not in self.told_since}
         self._passed_upto = end
 
+    def go_on_after(self, derivation: Reference) -> None:
+        """Go on with a pass over late hours that was interrupted: the next hour starts from what this one came to."""
+        self._running, self._running_from = self._past().state(derivation), derivation
+
     # -- deriving -----------------------------------------------------------------------------------------------------
 
     def close(

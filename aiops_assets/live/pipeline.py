@@ -57,6 +57,8 @@ log = logging.getLogger(__name__)
 SILENCE_SECONDS = 5.0
 #: the operations database forgets alerts that never belonged to an incident after this long
 UNRELATED_ALERT_DAYS = 7
+#: a sample in memory, roughly
+BYTES_A_SAMPLE = 24
 #: between two passes over late hours lies this multiple of the time that one takes
 LATE_SHARE = 10.0
 
@@ -287,7 +289,11 @@ class Pipeline:
         return report if report.touched or report.incidents else None
 
     def rederive(
-        self, hours: Sequence[str], reason: str, tell: Callable[[BatchReport, int], None] | None = None
+        self,
+        hours: Sequence[str],
+        reason: str,
+        tell: Callable[[BatchReport, int], None] | None = None,
+        after: tuple[str, int] | None = None,
     ) -> BatchReport:
         """Derive closed hours again, for a backfill (pinned inputs) or a restatement (what is known today).
 
@@ -295,10 +301,13 @@ class Pipeline:
             hours: ascending; hours that are not closed are left out.
             reason: ``receipts.BACKFILL``, ``RESTATED``, ``REMOVED`` or ``LATE``.
             tell: called after every chunk with what it did and how many hours are left.
+            after: the hour and revision that an earlier call came to, when this one goes on with its pass.
 
         Returns:
             What all chunks did.
         """
+        if after is not None:
+            self._deriver.go_on_after(after)
         upto = self._clock.closed_upto
         left = [key for key in hours if upto is not None and _number(key) <= upto]
         whole = BatchReport()
@@ -354,7 +363,9 @@ class Pipeline:
                     self._keep_damage(writer, seq, segment.damage.reason, segment.damage.offset, segment.remainder)
                 upto[writer] = seq
                 report.segments += 1
-                budget -= size
+                budget -= max(size, sum(map(_announced_bytes, segment.deliveries)))
+                if budget <= 0:
+                    break
             if budget <= 0:
                 break
         report.deliveries = len(deliveries)
@@ -698,6 +709,12 @@ class Pipeline:
 
     def _write_progress(self) -> None:
         self._tally.write(self._position, len(self._directory), self._book.open_count)
+
+
+def _announced_bytes(delivery: Delivery) -> int:
+    """Memory that a compressed delivery will take, where its sender says how many samples it holds."""
+    samples = delivery.headers.get("samples", "0")
+    return BYTES_A_SAMPLE * int(samples) if samples.isdecimal() else 0
 
 
 def _number(key: str) -> int:

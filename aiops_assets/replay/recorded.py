@@ -48,6 +48,10 @@ _OURS = ("rule", "anomaly", "absence")
 Progress = Callable[[int, int], None]
 
 
+def _quiet(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One thing that is not as recorded. ``row`` shows the first row that differs, or says what else is known."""
@@ -99,7 +103,7 @@ def verify(
     *,
     retention: Retention,
     now: datetime,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = _quiet,
 ) -> Verification:
     """Derive the hours from ``first`` to ``last`` (partition keys, inclusive) again and compare.
 
@@ -109,18 +113,22 @@ def verify(
         now: aware; what has expired is judged by it.
         progress: called with derivations done and to do.
     """
+    before = _versions(lake)
     result = _Pass(lake, shelf, first, last, retention, now).run(progress)
     for _ in range(1, ATTEMPTS):
         again = sorted({entry.hour for entry in result.differences})
-        if not again:
+        after = _versions(lake)
+        if not again or after == before:
             break
-        # The session may have amended an hour between two reads: what is really different stays different.
-        second = _Pass(lake, shelf, first, last, retention, now, only=again).run(lambda done, total: None)
-        settled = {entry.hour for entry in second.differences}
-        result.differences = second.differences
-        if settled == set(again):
-            break
+        # A session wrote meanwhile and may have amended an hour between two reads: what really differs still does.
+        before = after
+        result.differences = _Pass(lake, shelf, first, last, retention, now, only=again).run(_quiet).differences
     return result
+
+
+def _versions(lake: Lake) -> list[int | None]:
+    handles = (lake.open(name) for name in ("hour_receipts", "alerts", "alert_decisions", "anomalies", "baselines"))
+    return [handle.version() if handle is not None else None for handle in handles]
 
 
 class _Pass:

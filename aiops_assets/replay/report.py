@@ -15,7 +15,7 @@ import polars as pl
 
 from aiops_assets.detection.wording import duration
 from aiops_assets.hours import instant
-from aiops_assets.lake.drawing import line_plot, markdown_table, markdown_text
+from aiops_assets.lake.drawing import line_plot, markdown_image, markdown_table, markdown_text
 from aiops_assets.replay.asnow import Shadow
 from aiops_assets.replay.assessment import Assessment
 from aiops_assets.replay.difference import count_by
@@ -28,6 +28,8 @@ SHOWN = 30
 #: ranges up to so many hours are drawn by the hour, longer ones by the day
 DRAWN_BY_HOUR = 72
 MARKDOWN, JSON, ALERTS_PICTURE, PAGES_PICTURE = "report.md", "report.json", "alerts.svg", "pages.svg"
+#: of alerts and of pages over time, as Markdown beside the files shows them
+PICTURES = (f"![Alerts over time]({ALERTS_PICTURE})", f"![Pages over time]({PAGES_PICTURE})")
 
 
 def document(shadow: Shadow, found: Assessment) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def write(shadow: Shadow, found: Assessment) -> dict[str, Any]:
     period = shadow.journal.request.period
     (shadow.folder / ALERTS_PICTURE).write_text(alerts_plot(found, period), "utf-8")
     (shadow.folder / PAGES_PICTURE).write_text(pages_plot(found, period), "utf-8")
-    (shadow.folder / MARKDOWN).write_text(markdown(content, found), "utf-8")
+    (shadow.folder / MARKDOWN).write_text(markdown(content, found, PICTURES), "utf-8")
     (shadow.folder / JSON).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2, default=str))
     return content
 
@@ -148,8 +150,16 @@ def _plot(recorded: pl.Series, replayed: pl.Series, period: Period, title: str) 
     return line_plot(pl.concat(parts), f"{title} per {'hour' if by_hour else 'day'}", "count")
 
 
-def markdown(content: dict[str, Any], found: Assessment) -> str:
-    """The report."""
+def inline_pictures(found: Assessment, period: Period) -> tuple[str, str]:
+    """``PICTURES`` for Markdown that stands alone."""
+    return (
+        markdown_image(alerts_plot(found, period), "Alerts over time"),
+        markdown_image(pages_plot(found, period), "Pages over time"),
+    )
+
+
+def markdown(content: dict[str, Any], found: Assessment, pictures: tuple[str, str]) -> str:
+    """The report; ``pictures`` of alerts and of pages, as Markdown."""
     parts = [
         f"# Replay of {content['from']} to {content['to']} with what is known now",
         _head(content),
@@ -164,10 +174,10 @@ def markdown(content: dict[str, Any], found: Assessment) -> str:
     parts += [
         "## By rule",
         markdown_table(rules_table(found)),
-        f"![Alerts over time]({ALERTS_PICTURE})",
+        pictures[0],
         "## Pages by day",
         markdown_table(days_table(found)),
-        f"![Pages over time]({PAGES_PICTURE})",
+        pictures[1],
     ]
     shown = ("name", "host", "metric", "severity_number", "starts_at", "fired_at", "ends_at", "suppressed_by", "title")
     for title, frame in (("Alerts raised", found.alerts.raised), ("Alerts vanished", found.alerts.vanished)):

@@ -7,6 +7,7 @@ severity ``warning``, which is what opens incidents; notices are counted apart.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -133,11 +134,12 @@ def scoring(series: int, steps: int) -> Iterator[dict[str, Any]]:
         "tier 1, 14.4M points of 10,000 series", spent * scale, "s", reference="bare Polars write and read of the rows",
         reference_value=bare * scale, ratio=spent / bare, bar=3.0, ok=spent / bare <= 3.0,
     )  # fmt: skip
-    state = made.state()
+    ids = np.arange(series, dtype=np.int64)
+    state = made.export(ids)
     size = sum(array.nbytes for array in state.values()) / series
     yield row("tier 1, state of a series", size, "B", bar=10_000)
     started = time.process_time()
-    detector(series).load(made.state())
+    detector(series).adopt(made.export(ids), lambda wanted: wanted.astype(np.int32))
     yield row(
         "tier 1, state out and in, 10,000 series", (time.process_time() - started) * 10_000 / series, "s", bar=1.0
     )
@@ -182,13 +184,11 @@ def alarms(days: int, each: int) -> Iterator[dict[str, Any]]:
     label = "8 h and 10,000 calm series"
     yield row(f"alarms per {label}", sum(s >= WARNING for s in late) / unit, "alarms", bar=1.0)
     yield row(f"notices per {label}", sum(s < WARNING for s in late) / unit, "notices")
-    state = made.state()
     at = rng.integers(60, 600, series)
     for name, faulty in faults(today, at, history[-7 * DAY :].std(axis=0)).items():
-        made = detector(series)
-        made.load(state)
+        one = copy.deepcopy(made)
         hit = np.zeros((2, series), bool)
-        for t in play(made, faulty, days * DAY):
+        for t in play(one, faulty, days * DAY):
             since = (t.at - START) // MINUTE - days * DAY - at[t.series]
             if t.state == "firing" and 0 <= since <= 240:
                 hit[int(t.severity_number >= WARNING), t.series] = True

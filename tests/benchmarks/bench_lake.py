@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import sys
 import tempfile
@@ -32,6 +34,8 @@ from tests.home import home
 from tests.steady import MINUTE, START, steady_hour
 
 HOURS_OF_A_MONTH = 720
+#: commits in the ten minutes that the log keeps
+LOG_COMMITS = 600
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
@@ -91,18 +95,32 @@ def storage(root: Path, hosts: int) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def compressed_time(commits_a_second: float) -> Iterator[None]:
-    """Retentions of the log as if one commit took a second."""
+def tombstones_of_an_hour(commits_a_second: float) -> Iterator[None]:
+    """Replaced files are forgotten after as many commits as an hour has at one commit a second."""
     before = tables._CONFIGURATION
-    tables._CONFIGURATION = {
-        **before,
-        "delta.logRetentionDuration": f"interval {max(1, round(600 / commits_a_second))} seconds",
-        "delta.deletedFileRetentionDuration": f"interval {max(1, round(3600 / commits_a_second))} seconds",
-    }
+    seconds = max(1, round(3600 / commits_a_second))
+    tables._CONFIGURATION = {**before, "delta.deletedFileRetentionDuration": f"interval {seconds} seconds"}
     try:
         yield
     finally:
         tables._CONFIGURATION = before
+
+
+class Ageing:
+    """Makes the log as old as it would be at one commit a second, so that its retention of ten minutes works."""
+
+    def __init__(self, root: Path) -> None:
+        self._log = root / "metric_points" / "_delta_log"
+        self._aged = 0
+
+    def pass_time(self, newest: int) -> None:
+        """Commits of more than ten minutes ago get an old time; the next checkpoint then drops them."""
+        upto = newest - LOG_COMMITS
+        for version in range(self._aged, upto):
+            for suffix in ("json", "checkpoint.parquet"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(self._log / f"{version:020d}.{suffix}", (1, 1))
+        self._aged = max(self._aged, upto)
 
 
 def median_ms(work: Callable[[], object], times: int = 15) -> float:
@@ -121,7 +139,8 @@ def month(root: Path, quick: bool) -> list[dict[str, Any]]:
     lake = Lake(root)
     sample = steady_hour(1).head(10)
     commit = 0
-    with compressed_time(100):
+    ageing = Ageing(root)
+    with tombstones_of_an_hour(measured_rate(root / "rate", sample)):
         writer = TableWriter(lake, METRIC_POINTS)
         early: list[float] = []
         late: list[float] = []
@@ -132,11 +151,13 @@ def month(root: Path, quick: bool) -> list[dict[str, Any]]:
             for _ in range(last if hour == hours - 1 else each):
                 commit += 1
                 started = time.perf_counter()
-                writer.append(frame, {"gateway": commit, "collector": commit})
+                version = writer.append(frame, {"gateway": commit, "collector": commit})
                 took = time.perf_counter() - started
                 early += [took] if commit <= 100 else []
                 late = [*late[-199:], took]
                 writer.compact_where_due()
+                if commit % 100 == 0:
+                    ageing.pass_time(version)
             if hour < hours - 1:
                 writer.replace(writer.read(key, list(METRIC_POINTS.schema)), key)
     fresh = Lake(root / "fresh")
@@ -152,6 +173,15 @@ def month(root: Path, quick: bool) -> list[dict[str, Any]]:
             "the first 100 appends", statistics.median(early) * 1000, None,
         ),
     ]  # fmt: skip
+
+
+def measured_rate(root: Path, sample: pl.DataFrame) -> float:
+    """Small commits a second on this machine, now."""
+    writer = TableWriter(Lake(root), METRIC_POINTS)
+    started = time.perf_counter()
+    for commit in range(100):
+        writer.append(sample, {"gateway": commit + 1})
+    return 100 / (time.perf_counter() - started)
 
 
 def packing(root: Path, segments: int) -> list[dict[str, Any]]:

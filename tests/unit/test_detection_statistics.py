@@ -1,10 +1,10 @@
-"""The tier-1 detector: what it reports, what it leaves alone, and that batches and checkpoints change nothing."""
+"""The tier-1 detector: what it reports and leaves alone, and that batches, handing over and numbering change nothing."""
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -259,21 +259,43 @@ def test_extreme_series_make_no_warning_and_no_nan(value: NDArray[np.float64]) -
     for column in ("value", "lower", "upper", "expected", "score"):
         assert frame[column].is_finite().all()
     assert sum(t.state == "firing" for t in transitions) <= 3
-    assert all(np.isfinite(array).all() for array in made.state().values() if array.dtype == np.float64)
+    assert all(np.isfinite(array).all() for array in learnt(made, 1).values() if array.dtype == np.float64)
 
 
-def stored(made: Tier1) -> dict[str, NDArray[Any]]:
-    """The state after a way through a file without pickle."""
-    file = io.BytesIO()
-    np.savez(file, **made.state())
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
+def ids(count: int) -> NDArray[np.int64]:
+    """A series_id for each number; they do not ascend."""
+    return np.arange(count, dtype=np.int64) * 7919 % 1009 - 500
+
+
+def numbers_in(series_id: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], NDArray[np.int32]]:
+    """Numbers of series_ids, -1 where there is none."""
+    number_of = {id_: number for number, id_ in enumerate(series_id.tolist())}
+    return lambda wanted: np.array([number_of.get(id_, -1) for id_ in wanted.tolist()], np.int32)
+
+
+def learnt(made: Tier1, count: int) -> dict[str, NDArray[Any]]:
+    return made.export(ids(count))
+
+
+def same(left: dict[str, NDArray[Any]], right: dict[str, NDArray[Any]]) -> bool:
+    assert left.keys() == right.keys()
+    return all(
+        (left[name].dtype, left[name].shape, left[name].tobytes())
+        == (right[name].dtype, right[name].shape, right[name].tobytes())
+        for name in left
+    )
+
+
+def handed_over(before: Tier1, count: int, more: int = 0) -> Tier1:
+    """Another detector that goes on from there."""
+    after = detector(count + more)
+    after.adopt(learnt(before, count), numbers_in(ids(count + more)))
+    return after
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 5000), max_size=6), st.booleans())
-def test_cuts_into_batches_and_checkpoints_change_no_bit(seed: int, cuts: list[int], restart: bool) -> None:
+def test_cuts_into_batches_and_handing_over_change_no_bit(seed: int, cuts: list[int], restart: bool) -> None:
     rng = np.random.default_rng(seed)
     count = 7
     interval = rng.choice([MINUTE, 5 * MINUTE, 20 * MINUTE], count)
@@ -297,14 +319,58 @@ def test_cuts_into_batches_and_checkpoints_change_no_bit(seed: int, cuts: list[i
         frames.append(part.with_columns(row=pl.col("row") + start))
         found += [(t.series, t.at, t.state, t.name, t.summary, t.row + start) for t in more]
         if restart:
-            fresh = detector(count)
-            fresh.load(stored(piecewise))
-            piecewise = fresh
+            piecewise = handed_over(piecewise, count)
     key = ["series", "ts", "opens_event"]
     assert pl.concat(frames).sort(key).equals(frame.sort(key))
     assert sorted(found) == sorted((t.series, t.at, t.state, t.name, t.summary, t.row) for t in transitions)
-    left, right = whole.state(), piecewise.state()
-    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    assert same(learnt(whole, count), learnt(piecewise, count))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**31), st.permutations(range(7)), st.integers(1, 799))
+def test_neither_the_numbers_of_series_nor_more_of_them_change_what_follows_or_is_handed_over(
+    seed: int, order: list[int], cut: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    count, length = 5, 800
+    series = np.tile(np.arange(count, dtype=np.int32), length)
+    ts = START + np.repeat(np.arange(length), count) * 5 * MINUTE
+    value = rng.standard_t(2, count * length)
+    value[rng.random(len(value)) < 0.004] *= 40
+    cut *= count
+    here = ids(7)[:count]
+    there = ids(7)[order]
+    number_of = numbers_in(there)(here)
+    names = pl.DataFrame(
+        {
+            "host": [f"h{id_}" for id_ in there],
+            "metric": ["m"] * 7,
+            "kind": ["counter" if id_ % 5 == 0 else "gauge" for id_ in there],
+        }
+    )
+    named = names[number_of]
+
+    plain, elsewhere = Tier1(), Tier1()
+    plain.grow(named)
+    elsewhere.grow(names)
+    feed(plain, series[:cut], ts[:cut], value[:cut])
+    feed(elsewhere, number_of[series[:cut]], ts[:cut], value[:cut])
+    assert same(plain.export(here), elsewhere.export(there))
+
+    after = Tier1()
+    after.grow(names)
+    after.adopt(plain.export(here), numbers_in(there))
+    frame, transitions = plain.process(steps(series[cut:], ts[cut:], value[cut:]))
+    moved, found = after.process(steps(number_of[series[cut:]], ts[cut:], value[cut:]))
+    key = ["ts", "series", "opens_event"]
+    back = pl.Series(numbers_in(here)(there))
+    assert moved.with_columns(series=back.gather(moved["series"])).sort(key).equals(frame.sort(key))
+    told = [
+        sorted((int(known[t.series]), t.at, t.state, t.name, t.summary, t.row) for t in some)
+        for known, some in ((here, transitions), (there, found))
+    ]
+    assert told[0] == told[1]
+    assert same(plain.export(here), after.export(there))
 
 
 def test_a_subset_of_series_and_all_of_them_are_computed_alike() -> None:
@@ -315,43 +381,57 @@ def test_a_subset_of_series_and_all_of_them_are_computed_alike() -> None:
         for members in mask:
             rows = np.isin(series, members)
             made.process(steps(series[rows], np.repeat(ts, 3)[rows], np.repeat(value, 3)[rows]))
-    left, right = together.state(), apart.state()
-    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    assert same(learnt(together, 3), learnt(apart, 3))
 
 
-def test_series_announced_after_a_checkpoint_start_fresh() -> None:
+def test_series_announced_after_a_hand_over_start_fresh() -> None:
     ts, value = daily(3)
     made = detector(1)
     made.process(steps(np.zeros(len(ts), np.int32), ts, value))
-    longer = detector(2)
-    longer.load(made.state())
-    grown = detector(1)
-    grown.load(made.state())
+    longer = handed_over(made, 1, more=1)
+    grown = handed_over(made, 1)
     grown.grow(directory(1))
-    assert all(
-        left.tobytes() == right.tobytes()
-        for left, right in zip(longer.state().values(), grown.state().values(), strict=True)
-    )
+    fresh = detector(1)
+    assert same(learnt(longer, 2), learnt(made, 1))
+    for one in (longer, grown):
+        one.process(steps(np.ones(len(ts), np.int32), ts, value))
+    fresh.process(steps(np.zeros(len(ts), np.int32), ts, value))
+    assert same(learnt(longer, 2), learnt(grown, 2))
+    alone = fresh.export(ids(2)[1:])
+    both = learnt(longer, 2)
+    assert both["state"][:, both["series_id"] == ids(2)[1]].tobytes() == alone["state"].tobytes()
 
 
-def test_a_state_of_another_version_or_of_more_series_is_refused() -> None:
+def test_adopting_a_state_forgets_everything_learnt_before_and_leaves_out_unknown_series() -> None:
+    ts, value = daily(3)
+    empty = learnt(detector(2), 2)
+    assert not len(empty["series_id"])
     made = detector(2)
-    with pytest.raises(ValueError, match="only 1 were announced"):
-        detector(1).load(made.state())
-    with pytest.raises(ValueError, match="detector"):
-        detector(2).load({**made.state(), "version": np.array(["another"])})
+    feed(made, np.repeat([0, 1], len(ts)), np.tile(ts, 2), np.tile(value, 2))
+    narrow = detector(1)
+    narrow.adopt(learnt(made, 2), numbers_in(ids(2)[1:]))
+    assert narrow.export(ids(2)[1:])["series_id"].tolist() == [ids(2)[1]]
+    made.adopt(empty, numbers_in(ids(2)))
+    assert same(learnt(made, 2), empty)
+    fresh = detector(2)
+    for one in (made, fresh):
+        feed(one, np.ones(len(ts)), ts, value)
+    assert same(learnt(made, 2), learnt(fresh, 2))
 
 
 def test_late_and_repeated_points_are_not_judged() -> None:
     ts, value = daily(8)
     made = detector(1)
     made.process(steps(np.zeros(len(ts), np.int32), ts, value))
-    before = made.state()
+    before = learnt(made, 1)
     _, transitions = made.process(steps(np.zeros(2, np.int32), ts[[100, -1]], np.array([1e9, 1e9])))
     assert transitions == []
-    assert all(before[name].tobytes() == array.tobytes() for name, array in made.state().items())
+    assert same(learnt(made, 1), before)
 
 
 def test_memory_is_bounded_per_series() -> None:
     made = detector(1000)
-    assert sum(array.nbytes for array in made.state().values()) / 1000 < 10_000
+    made.process(steps(np.arange(1000, dtype=np.int32), np.full(1000, START), np.ones(1000)))
+    state = learnt(made, 1000)
+    assert len(state["series_id"]) == 1000
+    assert sum(array.nbytes for array in state.values()) / 1000 < 10_000

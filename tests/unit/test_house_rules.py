@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
         | {"promotion", "collectors"}
     ),
-    frozenset({"live", "sources", "shadow", "care", "backup"}),
+    frozenset({"live", "sources", "shadow", "replay", "care", "backup"}),
     frozenset({"observability"}),
     frozenset({"gateway"}),
     frozenset({"cli"}),

@@ -72,7 +72,7 @@ def test_the_same_amendment_again_changes_nothing(store: IncidentStore) -> None:
 
 def test_what_was_wrong_stays_readable_when_an_amendment_tells_how_it_ended(store: IncidentStore) -> None:
     [incident_id] = apply(store, alert("a", "web-1", title="cpu is busy", evidence='{"limit":0.95}'))
-    over = {"title": "cpu is idle (after 3 min)", "value": 0.1, "evidence": '{"duration_seconds":180}'}
+    over: dict[str, Any] = {"title": "cpu is idle (after 3 min)", "value": 0.1, "evidence": '{"duration_seconds":180}'}
     apply(store, amended("a", "web-1", ends=T0 + 3 * MINUTE, **over))
     [member] = store.get(incident_id).members
     assert (member.alert.title, member.alert.value, member.alert.evidence) == ("cpu is busy", 0.99, '{"limit":0.95}')

@@ -12,7 +12,17 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from aiops_assets.landing import packing
-from aiops_assets.landing.packing import DamagedPack, find, pack, pack_path, packs, read_index, read_pack, read_packed
+from aiops_assets.landing.packing import (
+    DamagedPack,
+    find,
+    pack,
+    pack_path,
+    packs,
+    read_index,
+    read_pack,
+    read_packed,
+    unpack,
+)
 from aiops_assets.landing.reader import BacklogMeter, first_seq, gaps, look, numbers, read_segment, waiting_segments
 from aiops_assets.landing.retention import release
 from aiops_assets.landing.segment import SEALED, Delivery, segment_path
@@ -82,6 +92,17 @@ def test_a_dry_run_packs_nothing(tmp_path: Path) -> None:
     assert pack(folder, FOR_EVER, LATER, dry_run=True).segments == 4
     assert contents(folder) == before
     assert not (folder / "packs").exists()
+
+
+def test_an_unpacked_pack_is_as_if_it_had_never_been(tmp_path: Path) -> None:
+    folder = landing(tmp_path, 8)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.seg")}
+    pack(folder, FOR_EVER, LATER)
+    ((_, _, path),) = packs(folder)
+    unpack(folder, path)
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.glob("*.seg")} == before
+    assert packs(folder) == []
+    assert gaps(folder) == []
 
 
 def test_a_gap_ends_a_pack(tmp_path: Path) -> None:
