@@ -802,10 +802,15 @@ class _AbsenceRule(_Matched):
         return self._columns.pick(np.flatnonzero(self._columns.used("last") != _NEVER))
 
     def adopt(self, numbers: NDArray[np.int32], entries: State) -> None:
-        """Put entries of an ``export`` in place of everything; ``numbers`` says which series they are of."""
-        slots = self._slot_of["slot"][numbers]
-        self._columns.put(slots, {name: array for name, array in entries.items() if name != "series_id"})
-        self._columns["series"][slots] = numbers
+        """Put entries of an ``export`` in place of everything; ``numbers`` says which series they are of.
+
+        States that were joined may each name another series of a host: the one that reported last counts.
+        """
+        order = np.lexsort((entries["series_id"], -entries["last"]))
+        slots, first = np.unique(self._slot_of["slot"][numbers[order]], return_index=True)
+        chosen = order[first]
+        self._columns.put(slots, {name: array[chosen] for name, array in entries.items() if name != "series_id"})
+        self._columns["series"][slots] = numbers[chosen]
 
     def close(self, why: str, found: list[Transition]) -> None:
         """End everything that is open."""

@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -35,16 +35,23 @@ _ASSET_OF_SOURCE = {OPEN_POINTS: METRIC_POINTS.name, INCIDENTS.name: "incident_s
 _FOLLOWS_HOURS = frozenset({"metric_hourly", "series_coverage", "incident_lifecycle", "alert_load", "noise_reduction"})
 #: once an hour, when the hour before had time to close
 _PACE = "10 * * * *"
+#: days that automation looks after: late rows come within 48 hours
+RECENT = timedelta(days=7)
 _Condition = dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
 _LOGS_KEPT_SECONDS = 7 * 86_400.0
 
 
 def after_hours() -> dg.AutomationCondition[dg.AssetKey]:
-    """Days in which an hour was closed or amended, or whose incidents were copied anew, at most once an hour."""
+    """Recent days in which an hour was closed or amended, or whose incidents were copied anew, at most once an hour.
+
+    Bounded to ``RECENT``: while the live location does not load, nobody says that ``hour_closed`` has partitions, and
+    one update of it would mean every day there is. Older days that were restated are built by a backfill.
+    """
     updated = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.newly_updated())
     news = cast("_Condition", updated.allow(dg.AssetSelection.assets(HOUR_CLOSED, _ASSET_OF_SOURCE[INCIDENTS.name])))
     tick = cast("_Condition", dg.AutomationCondition.cron_tick_passed(_PACE))
-    wanted = news.since_last_handled() & tick.since_last_handled() & ~dg.AutomationCondition.in_progress()
+    wanted = dg.AutomationCondition.in_latest_time_window(RECENT) & news.since_last_handled()
+    wanted = wanted & tick.since_last_handled() & ~dg.AutomationCondition.in_progress()
     return cast("dg.AutomationCondition[dg.AssetKey]", wanted.with_label("an hour closed, once an hour"))
 
 

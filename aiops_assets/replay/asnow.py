@@ -299,6 +299,7 @@ class _Run:
         """Run what is left."""
         journal = self._journal
         judge = self._resumed() if journal.chunks else self._begin()
+        _write_journal(self._place, journal)
         shadow = Lake(self._place)
         tables = [TableWriter(shadow, table) for table in (ANOMALIES, ALERT_DECISIONS, BASELINES)]
         left = journal.hours[journal.done :]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,8 +108,11 @@ class HourBackfilled:
 
 @dataclass(slots=True)
 class Backfilled:
-    """What a backfill of hours did. ``owned_seconds``: how long the live session stood aside, ``resumed``: hours that an
-    interrupted run of the same backfill had done. ``receipts``: those that came about, served hours included."""
+    """What a backfill of hours did.
+
+    ``owned_seconds``: how long the live session stood aside. ``resumed``: hours that an interrupted run of the same
+    backfill had done. ``receipts``: those that came about meanwhile, of other hours too.
+    """
 
     hours: list[HourBackfilled] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
@@ -341,19 +344,29 @@ def backfill_hours(
     wanted = sorted(set(hours))
     notes = _Notes(settings.paths.live / "backfill", wanted)
     result = Backfilled()
-    seen = _Look(settings, notes, wanted, progress, result).look()
-    repairs = [hour for hour, what in seen.items() if what.status == "repaired"]
-    chain = [hour for hour, what in seen.items() if what.status == "amended"]
-    closing = [hour for hour, what in seen.items() if what.status == "closed"]
-    if repairs or chain or closing:
-        _Work(settings, notes, result, seen, progress, wait_seconds).do(repairs, chain, closing)
+    plan = _Look(settings, notes, wanted, progress, result).look()
+    if plan.repairs or plan.chain or plan.closing:
+        _Work(settings, notes, result, plan, progress, wait_seconds).do()
     final = newest(read_receipts(Lake(settings.paths.lake), wanted[0], wanted[-1])) if wanted else {}
     for hour in wanted:
-        seen[hour].receipt = final.get(hour)
-    result.hours = [seen[hour] for hour in wanted]
+        plan.seen[hour].receipt = final.get(hour)
+    result.hours = [plan.seen[hour] for hour in wanted]
     notes.finished()
     result.seconds = time.monotonic() - began
     return result
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done; ``seen`` has every hour, with the status that it has or will have."""
+
+    seen: dict[str, HourBackfilled] = field(default_factory=dict)
+    #: tables lack what the receipt says; nothing follows for other hours
+    repairs: list[str] = field(default_factory=list)
+    #: these come out otherwise, or follow on one that does
+    chain: list[str] = field(default_factory=list)
+    #: event time has passed these, and they have no receipt yet
+    closing: list[str] = field(default_factory=list)
 
 
 class _Look:
@@ -377,36 +390,34 @@ class _Look:
         directory.load(self._lake.read("series"))
         self._past = Past(self._lake, Shelf(folder), directory, read_judgements(self._lake), self._receipts)
 
-    def look(self) -> dict[str, HourBackfilled]:
-        """Hour → what is to be done, in the words of what will have been done."""
-        seen: dict[str, HourBackfilled] = {}
-        chained = False
-        before: str | None = None
+    def look(self) -> _Plan:
+        """What is to be done."""
+        plan = _Plan()
+        journal = self._notes.journal
+        before = ""
         for number, hour in enumerate(self._hours):
             self._progress("look", number, len(self._hours))
             receipt = self._newest.get(hour)
-            journal = self._notes.journal
-            if receipt is not None and journal.done.get(hour) == receipt.revision and not chained:
+            if not plan.chain and receipt is not None and journal.done.get(hour) == receipt.revision:
                 self._result.resumed += 1
-                seen[hour] = HourBackfilled(hour, "amended" if hour in journal.changed else "same")
-                if hour in journal.changed:
-                    # It stands; the next one goes on from it.
-                    seen[hour].status, seen[hour].why = "same", "done before the interruption"
-                before = hour
-                continue
-            chained = chained or (before in journal.changed and before is not None)
-            seen[hour] = self._look_at(hour, receipt, chained)
-            chained = chained or seen[hour].status == "amended"
-            if seen[hour].status == "same" and receipt is not None:
-                self._notes.done(hour, receipt.revision, changed=False)
+                status: Status = "amended" if hour in journal.changed else "same"
+                plan.seen[hour] = HourBackfilled(hour, status, "done before the interruption")
+            else:
+                follows = bool(plan.chain) or before in journal.changed
+                seen = plan.seen[hour] = self._look_at(hour, receipt, follows)
+                lists = {"repaired": plan.repairs, "amended": plan.chain, "closed": plan.closing}
+                if seen.status in lists:
+                    lists[seen.status].append(hour)
+                elif seen.status == "same" and receipt is not None:
+                    self._notes.done(hour, receipt.revision, changed=False)
             before = hour
         self._progress("look", len(self._hours), len(self._hours))
-        return seen
+        return plan
 
-    def _look_at(self, hour: str, receipt: Receipt | None, chained: bool) -> HourBackfilled:
+    def _look_at(self, hour: str, receipt: Receipt | None, follows: bool) -> HourBackfilled:
         if receipt is None:
             return self._without_receipt(hour)
-        rows = self._lake.read(TABLE, [hour])
+        rows = self._lake.read(TABLE, [hour], ["writer", "seq"] if follows else None)
         pinned = up_to(rows, receipt.positions)
         if pinned.height != receipt.rows:
             return HourBackfilled(
@@ -415,7 +426,7 @@ class _Look:
                 f"inputs expired: {receipt.rows} rows were its input, {pinned.height} of its ingest positions are "
                 "stored; it stays as it is (metric_points can be backfilled while their landing segments are kept)",
             )
-        if chained:
+        if follows:
             return HourBackfilled(hour, "amended")
         if rows.height != pinned.height:
             return HourBackfilled(hour, "amended", f"{rows.height - pinned.height} rows came since")
@@ -489,32 +500,33 @@ class _Work:
         settings: Settings,
         notes: _Notes,
         result: Backfilled,
-        seen: Mapping[str, HourBackfilled],
+        plan: _Plan,
         progress: Progress,
         wait_seconds: float,
     ) -> None:
-        self._settings, self._notes, self._result, self._seen = settings, notes, result, seen
+        self._settings, self._notes, self._result, self._plan = settings, notes, result, plan
+        self._seen = plan.seen
         self._progress, self._wait_seconds = progress, wait_seconds
         self._lease = live_lease(settings.paths.live)
         self._total = 0
         self._left = 0
 
-    def do(self, repairs: Sequence[str], chain: Sequence[str], closing: Sequence[str]) -> None:
+    def do(self) -> None:
         """Repair hours one by one, amend the chain in order, close what is due."""
         # Each repair is a pass of its own: nothing follows from it.
-        passes = [[hour] for hour in repairs]
-        left = list(chain)
-        must_close = bool(closing)
-        self._total = self._left = len(repairs) + len(chain)
-        while passes or left or must_close:
+        passes = [[hour] for hour in self._plan.repairs]
+        left = list(self._plan.chain)
+        closing = list(self._plan.closing)
+        self._total = self._left = len(passes) + len(left)
+        while passes or left or closing:
             with owned(self._settings, OWNER, wait_seconds=self._wait_seconds) as check_lease:
                 began = time.monotonic()
                 pipeline = Pipeline(self._settings, session=OWNER, check_lease=check_lease)
                 self._note(pipeline.open())
                 try:
-                    if must_close:
+                    if closing:
                         self._close(pipeline, closing)
-                        must_close = False
+                        closing = []
                     while (passes or left) and not self._lease.wanted():
                         if passes:
                             self._pass(pipeline, passes.pop(0), changes=False)
@@ -538,14 +550,16 @@ class _Work:
         fresh = {receipt.hour: receipt for receipt in report.receipts}
         known = newest(read_receipts(pipeline.lake, hours[0], hours[-1]))
         for hour in hours:
+            seen = self._seen[hour]
+            problem = next((line for line in pipeline.progress.problems if line.startswith(f"hour {hour} ")), None)
             if hour in fresh:
-                self._seen[hour].status = "amended" if fresh[hour].revision > 1 else "closed"
-            elif changes and hour in known:
-                self._seen[hour].status, self._seen[hour].why = "same", ""
-            if hour in known:
-                self._notes.done(hour, known[hour].revision, changed=hour in fresh)
-            else:
-                self._seen[hour].status, self._seen[hour].why = "expired", _last_problem(pipeline, hour)
+                seen.status = "amended" if fresh[hour].revision > 1 else "closed"
+            elif problem is not None or hour not in known:
+                seen.status, seen.why = "expired", problem or "it could not be derived"
+                continue
+            elif changes:
+                seen.status, seen.why = "same", ""
+            self._notes.done(hour, known[hour].revision, changed=hour in fresh)
         self._left -= len(hours)
         self._progress("derive", self._total - self._left, self._total)
 
@@ -579,10 +593,6 @@ class _Work:
         until = time.monotonic() + _GIVE_WAY_SECONDS
         while self._lease.wanted() and self._lease.holder() is None and time.monotonic() < until:
             time.sleep(0.02)
-
-
-def _last_problem(pipeline: Pipeline, hour: str) -> str:
-    return next((line for line in reversed(pipeline.progress.problems) if hour in line), "it could not be derived")
 
 
 def _open_text(reached: int, end: int) -> str:

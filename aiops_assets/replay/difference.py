@@ -5,7 +5,8 @@ What belongs here: matching and counting. What does not: how either side came ab
 
 - **Anomalies** are the same when series and time are; they differ when what they say does.
 - **Alerts** are the same when their id is, that is when kind, name, series and start are. Of the rest, two about the
-  same thing that overlap are one alert with another start. They differ in start, end, severity or suppression.
+  same thing that overlap are one alert with another start. They differ in start, instant of firing, end, severity
+  or suppression.
 - **Incidents** are the same when their id is, or when they share an alert.
 - **Pages** are counted by day and by the rule whose alert opened the incident.
 """
@@ -37,7 +38,7 @@ SUMMARY_SCHEMA: dict[str, pl.DataType] = {
     "suppressed_by": pl.String(),
     "title": pl.String(),
 }
-_COMPARED = ("starts_at", "ends_at", "severity_number", "suppressed_by")
+_COMPARED = ("starts_at", "fired_at", "ends_at", "severity_number", "suppressed_by")
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ def _changes(changed: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for row in changed.iter_rows(named=True):
         what = []
-        for name in ("starts_at", "ends_at", "severity_number", "suppressed_by"):
+        for name in ("starts_at", "fired_at", "ends_at", "severity_number", "suppressed_by"):
             before, after = row[f"before_{name}"], row[f"after_{name}"]
             if before != after:
                 what.append(f"{name}: {_value(before)} → {_value(after)}")

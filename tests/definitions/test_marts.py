@@ -6,6 +6,7 @@ import logging
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -40,23 +41,21 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
 class Built:
     """Both days of the small lake, built by the job in one run."""
 
-    def __init__(self, home: Path, definitions: dg.Definitions) -> None:
+    def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home, time_zone="Europe/Berlin")
         self.settings.paths.create()
         self.lake = small_lake(self.settings.paths.lake)
-        job = definitions.resolve_job_def("marts_job")
+        job = learning.build_definitions(self.settings).resolve_job_def("marts_job")
         with dg.DagsterInstance.ephemeral() as instance:
-            self.result = job.execute_in_process(
-                instance=instance, tags=RANGE, resources={"settings": self.settings}, raise_on_error=False
-            )
+            self.result = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
 
     def mart(self, name: str, day: str | None = None) -> pl.DataFrame:
         return rows(self.settings.paths.marts, name, day)
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, definitions: dg.Definitions) -> Built:
-    return Built(tmp_path_factory.mktemp("marts") / "home", definitions)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return Built(tmp_path_factory.mktemp("marts") / "home")
 
 
 def specs(definitions: dg.Definitions) -> dict[str, dg.AssetSpec]:
@@ -223,17 +222,17 @@ def test_marts_of_an_empty_lake_are_empty_and_their_checks_pass(tmp_path: Path) 
     assert not [path for path in settings.paths.marts.rglob("*") if path.name.endswith(".writing")]
 
 
-def test_a_failing_dbt_test_fails_its_check_and_the_run(tmp_path: Path, definitions: dg.Definitions) -> None:
+def test_a_failing_dbt_test_fails_its_check_and_the_run(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     settings.paths.create()
     lake = small_lake(settings.paths.lake)
     write(lake, "series", lake.read("series"))
     with dg.DagsterInstance.ephemeral() as instance:
-        result = definitions.resolve_job_def("marts_job").execute_in_process(
+        job = learning.build_definitions(settings).resolve_job_def("marts_job")
+        result = job.execute_in_process(
             instance=instance,
             tags={"dagster/partition": FIRST},
             asset_selection=[dg.AssetKey("metric_hourly")],
-            resources={"settings": settings},
             raise_on_error=False,
         )
     failed = [check.check_name for check in result.get_asset_check_evaluations() if not check.passed]
@@ -244,42 +243,52 @@ def external(name: str, partitions: dg.PartitionsDefinition[str] | None) -> dg.A
     return dg.AssetSpec(name, partitions_def=partitions)
 
 
-def tick_at(definitions: dg.Definitions, instance: dg.DagsterInstance, moment: datetime, cursor: object) -> object:
+def tick_at(definitions: dg.Definitions, instance: dg.DagsterInstance, moment: datetime, cursor: Any) -> Any:
     return dg.evaluate_automation_conditions(
         defs=definitions,
         instance=instance,
         evaluation_time=moment,
-        cursor=cursor,  # type: ignore[arg-type]
+        cursor=cursor,
     )
 
 
-def test_closed_hours_request_their_day_once_an_hour_however_many_close(definitions: dg.Definitions) -> None:
+def marts_beside(definitions: dg.Definitions, hours: dg.PartitionsDefinition[str] | None) -> dg.Definitions:
     marts = [each for each in definitions.assets or [] if isinstance(each, dg.AssetsDefinition) and len(each.keys) > 1]
-    beside = [
-        external("hour_closed", hourly()),
-        external("metric_points", hourly()),
-        external("incident_snapshot", daily()),
-    ]
-    whole = dg.Definitions(assets=[*marts, *beside])
-    instance = dg.DagsterInstance.ephemeral()
+    beside = [external("hour_closed", hours), external("incident_snapshot", daily())]
+    return dg.Definitions(assets=[*marts, *beside], resources={"settings": Settings()})
+
+
+def test_closed_hours_request_their_day_once_an_hour_however_many_close(definitions: dg.Definitions) -> None:
+    whole = marts_beside(definitions, hourly())
     start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     today = start.strftime("%Y-%m-%d")
-    result = tick_at(whole, instance, start, None)
     requested = []
-    for minute in range(0, 120, 2):
-        if minute % 20 == 0:
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(HOUR_CLOSED, partition=f"{today}T{start.hour:02d}")
-            )
-        moment = start + timedelta(minutes=minute, seconds=1)
-        result = tick_at(whole, instance, moment, result.cursor)  # type: ignore[attr-defined]
-        found = result.get_requested_partitions(dg.AssetKey("metric_hourly"))  # type: ignore[attr-defined]
-        if found:
-            requested.append((minute, found))
-            lifted = result.get_requested_partitions(dg.AssetKey("metric_daily"))  # type: ignore[attr-defined]
-            assert lifted == found, "what follows is asked for in the same tick, so it is one run"
-    assert [minute for minute, _ in requested] == [10, 70]
-    assert all(found == {today} for _, found in requested)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = tick_at(whole, instance, start, None)
+        for minute in range(0, 80, 4):
+            if minute % 20 == 0:
+                hour = f"{today}T{start.hour:02d}"
+                instance.report_runless_asset_event(dg.AssetMaterialization(HOUR_CLOSED, partition=hour))
+            moment = start + timedelta(minutes=minute, seconds=1)
+            result = tick_at(whole, instance, moment, result.cursor)
+            found = result.get_requested_partitions(dg.AssetKey("metric_hourly"))
+            if found:
+                requested.append((minute, found))
+                for name in DAILY:
+                    assert result.get_requested_partitions(dg.AssetKey(name)) == found, "all in the same tick: one run"
+    assert requested == [(12, {today}), (72, {today})]
+
+
+def test_an_update_without_a_partition_never_asks_for_all_of_history(definitions: dg.Definitions) -> None:
+    whole = marts_beside(definitions, None)
+    start = datetime.now(UTC).replace(minute=5, second=0, microsecond=0)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = tick_at(whole, instance, start, None)
+        instance.report_runless_asset_event(dg.AssetMaterialization(HOUR_CLOSED))
+        for minutes in (2, 6):
+            result = tick_at(whole, instance, start + timedelta(minutes=minutes), result.cursor)
+        found = result.get_requested_partitions(dg.AssetKey("metric_hourly"))
+    assert 0 < len(found) <= 8
 
 
 def test_a_project_that_cannot_be_used_costs_the_marts_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

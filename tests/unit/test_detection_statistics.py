@@ -1,4 +1,4 @@
-"""The tier-1 detector: what it reports and leaves alone, and that batches, handing over and numbering change nothing."""
+"""The tier-1 detector: what it reports and leaves alone; batches, handing over and numbering change nothing."""
 
 from __future__ import annotations
 

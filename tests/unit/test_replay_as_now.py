@@ -17,6 +17,7 @@ from aiops_assets.config import Config, ConfigError, load_config
 from aiops_assets.hours import MICROS_PER_HOUR, hour_key, instant
 from aiops_assets.replay import asnow
 from aiops_assets.replay.asnow import Busy, Request, replays, running
+from aiops_assets.replay.difference import compare_alerts
 from aiops_assets.replay.labels import Label, LabelProblem, read_labels
 from aiops_assets.replay.overrides import apply
 from aiops_assets.replay.period import Period, parse_instant, parse_mask
@@ -90,12 +91,24 @@ def test_a_changed_limit_shows_which_alerts_incidents_and_pages_go(settings: Set
     assert (done.shadow.folder / "alerts.svg").read_text().startswith("<svg")
 
 
-def test_a_longer_hold_moves_no_start_but_a_lower_limit_does(settings: Settings) -> None:
-    lower = as_now(settings, WHOLE, sets=["telemetry-missing.for=4m"])
-    assert is_empty(lower.document) is False
-    assert lower.found.alerts.same == 2
-    (changed,) = lower.found.alerts.changed.iter_rows(named=True) if lower.found.alerts.changed.height else [None]
-    assert changed is None or changed["name"] == "telemetry-missing"
+def test_a_shorter_hold_fires_earlier_and_is_no_new_alert(settings: Settings) -> None:
+    done = as_now(settings, WHOLE, sets=["telemetry-missing.for=4m"])
+    assert done.found.alerts.same == 2
+    (changed,) = done.found.alerts.changed.iter_rows(named=True)
+    assert changed["name"] == "telemetry-missing"
+    assert changed["before_starts_at"] == changed["after_starts_at"]
+    assert (changed["before_fired_at"] - changed["after_fired_at"]).total_seconds() == 60
+
+
+def test_a_lower_limit_moves_the_start_of_the_same_alert(settings: Settings) -> None:
+    lower = ["app-load.value=1.75", "app-load.for=0s"]
+    settings.paths.config.write_text("rules:\n- {name: app-load, metric: app.load, value: 1.8, enabled: false}\n")
+    twice = [as_now(settings, WHOLE, sets=[*sets, "app-load.enabled=true"]) for sets in ((), lower)]
+    before, after = (done.found.replayed.alerts.filter(pl.col("name") == "app-load") for done in twice)
+    found = compare_alerts(before, after)
+    assert found.vanished.is_empty()
+    moved = found.changed.filter(pl.col("before_starts_at") > pl.col("after_starts_at"))
+    assert moved.height
 
 
 def test_a_changed_severity_is_a_change_and_no_new_alert(settings: Settings) -> None:
@@ -204,7 +217,8 @@ asnow.CHUNK_HOURS = 2
 def progress(done, total):
     if done == int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
-as_now(Settings(home=Path(sys.argv[1])), Period(int(sys.argv[2]), int(sys.argv[3])), sets=sys.argv[5:], progress=progress)
+period = Period(int(sys.argv[2]), int(sys.argv[3]))
+as_now(Settings(home=Path(sys.argv[1])), period, sets=sys.argv[5:], progress=progress)
 """
 
 
@@ -217,7 +231,7 @@ def test_a_killed_replay_goes_on_and_says_the_same(
     killed = subprocess.run([*command, *LESS_SENSITIVE], timeout=120, check=False, capture_output=True)
     assert killed.returncode == -9, killed.stderr
     (shadow,) = replays(settings.paths.replays)
-    assert not shadow.journal.finished if shadow.journal.chunks else True
+    assert not shadow.journal.finished
     hours: list[int] = []
     resumed = as_now(settings, WHOLE, sets=LESS_SENSITIVE, progress=lambda done, total: hours.append(done))
     assert hours[0] == (hour - 1) // 2 * 2 + 1, "it went on after the last stored chunk"
