@@ -41,7 +41,7 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
         sensors=[automation_sensor("learning_automation", dg.AssetSelection.assets(SNAPSHOT), 60)],
         resources={"settings": settings, "lake_io": DeltaIOManager(root=settings.paths.lake)},
     )
-    return dg.Definitions.merge(core, _replays(), _marts(settings))
+    return dg.Definitions.merge(core, _replays(), marts(settings))
 
 
 def _replays() -> dg.Definitions:
@@ -54,7 +54,7 @@ def _replays() -> dg.Definitions:
     )
 
 
-def _marts(settings: Settings) -> dg.Definitions:
+def marts(settings: Settings) -> dg.Definitions:
     """The marts with their job, schedule and sensor; a dbt project that cannot be used costs these alone."""
     try:
         assets = mart_assets(settings)
@@ -68,6 +68,7 @@ def _marts(settings: Settings) -> dg.Definitions:
         jobs=[job],
         schedules=[marts_schedule(job)],
         sensors=[automation_sensor("marts_automation", dg.AssetSelection.groups(MARTS), 60, run_tags=tags)],
+        resources={"settings": settings},
     )
 
 

@@ -17,6 +17,7 @@ from aiops_assets.incidents.assets import incident_specs
 from aiops_assets.lake.assets import drops_key
 from aiops_assets.landing.assets import quarantine_asset
 from aiops_assets.landing.checks import no_segment_missing, quarantine_not_growing
+from aiops_assets.live.assets import backfillable
 from aiops_assets.settings import Settings, load_settings
 from aiops_assets.sources.catalogue import entries
 from aiops_assets.sources.factory import source_checks, source_spec
@@ -40,8 +41,7 @@ def build_definitions(settings: Settings | None = None, config: Config | None = 
         assets=[
             *(source_spec(entry) for entry in sources),
             quarantine_asset(drops),
-            *telemetry_specs(drops),
-            *detection_specs(),
+            *backfillable([*telemetry_specs(drops), *detection_specs()]),
             *incident_specs(),
         ],
         asset_checks=[

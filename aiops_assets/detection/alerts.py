@@ -43,7 +43,7 @@ Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 REOPEN_WITHIN = 600 * MICROS_PER_SECOND
 #: a decision on a point received later than this is about history
 HISTORY_AFTER = MICROS_PER_HOUR
-#: ended alerts that are remembered, the last to end
+#: at most so many ended alerts are remembered; of more, the tenth that ended first is forgotten
 CLOSED_KEPT = 10_000
 _HISTORY = "history: "
 _TIMES = ("starts_at", "ends_at", "changed_at", "received_at")
@@ -424,10 +424,12 @@ class AlertBook:
         self._remember(key, closed)
 
     def _remember(self, key: str, closed: _Closed) -> None:
-        self._closed.pop(key, None)
         self._closed[key] = closed
         if len(self._closed) > CLOSED_KEPT:
-            del self._closed[next(iter(self._closed))]
+            # By their ends, not by the order of the dictionary, which handing over does not keep.
+            oldest = sorted(self._closed, key=lambda name: (self._closed[name].ends_at, name))
+            for name in oldest[: CLOSED_KEPT // 10]:
+                del self._closed[name]
 
     def _current_series(
         self, directory: pl.DataFrame, latest: NDArray[np.int64] | None, received_at: int | None

@@ -87,7 +87,8 @@ def judge(
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Score and alert of each row of ``points``: ``series`` (Int32), ``ts`` (Int64 µs), ``value``, in any order.
 
-    Series are independent, so the k-th hour of every file is judged in one go, whenever it was.
+    Series are independent, so the k-th hour of every file is judged in one go, whenever it was. As in the live path, an
+    hour knows the hours up to the last but one (``judge.LEARNT_AFTER_HOURS``).
     """
     detector = Tier1()
     detector.grow(
@@ -101,6 +102,7 @@ def judge(
     ).with_columns(turn=pl.col("hour").rank("dense").over("series"))
     scores, alerts = np.zeros(points.height), np.zeros(points.height, np.int8)
     done = 0
+    closed: tuple[NDArray[np.int64], pl.DataFrame] | None = None
     for (_,), turn in indexed.sort("turn", maintain_order=True).group_by(["turn"], maintain_order=True):
         position = turn["position"].to_numpy()
         turn_scores = np.zeros(turn.height)
@@ -109,9 +111,11 @@ def judge(
         )
         scores[position] = turn_scores
         alerts[position[found.filter("opens_event")["row"].to_numpy()]] = 1
-        closed = baselines.close(turn.select(pl.col("series").cast(pl.Int64).alias("series_id"), "ts", "value"))
+        if closed is not None:
+            detector.close_hours(*closed)
         hours = turn.group_by("series").agg(pl.col("hour").first()).sort("series")["hour"].to_numpy()
-        detector.close_hours(hours, closed.with_columns(number=pl.col("series_id").cast(pl.Int32)))
+        statistics = baselines.close(turn.select(pl.col("series").cast(pl.Int64).alias("series_id"), "ts", "value"))
+        closed = hours, statistics.with_columns(number=pl.col("series_id").cast(pl.Int32))
         done += turn.height
         if progress:
             progress(done, points.height)

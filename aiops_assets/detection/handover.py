@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from aiops_assets.landing.writer import fsync_folder
 
 Entries = dict[str, NDArray[Any]]
-VERSION = 1
+VERSION = 2
 _SUFFIX = ".state.zst"
 _LENGTH = 8
+_CHECKSUM = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ def save(path: Path, state: HandOver) -> None:
     """Write a state whole or not at all (temporary file, fsync, rename).
 
     The file is the length of what follows (8 bytes, little-endian) and one Zstandard frame of it: the length of a JSON
-    head (8 bytes), the head, and the bytes of its arrays in the order that it lists them (name, dtype, shape).
+    head (8 bytes), the head, the bytes of its arrays in the order that it lists them (name, dtype, shape), and the
+    XXH3-128 of all that (16 bytes).
     """
     arrays = {
         f"{part}/{name}": np.ascontiguousarray(array)
@@ -161,13 +163,15 @@ def save(path: Path, state: HandOver) -> None:
     }
     listed = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
     head = orjson.dumps({"version": VERSION, "arrays": listed, "document": state.document}, option=orjson.OPT_SORT_KEYS)
-    content = b"".join(
-        [
-            len(head).to_bytes(_LENGTH, "little"),
-            head,
-            *(array.data.cast("B") if array.size else b"" for array in arrays.values()),
-        ]
-    )
+    pieces = [
+        len(head).to_bytes(_LENGTH, "little"),
+        head,
+        *(array.data.cast("B") if array.size else b"" for array in arrays.values()),
+    ]
+    checksum = xxhash.xxh3_128()
+    for piece in pieces:
+        checksum.update(piece)
+    content = b"".join([*pieces, checksum.digest()])
     packed = pa.Codec("zstd", 1).compress(content, asbytes=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -198,6 +202,8 @@ def load(path: Path) -> HandOver:
         head = orjson.loads(content[_LENGTH:start])
         if head["version"] != VERSION:
             raise ValueError(f"it has version {head['version']}, this code reads version {VERSION}")
+        if xxhash.xxh3_128_digest(memoryview(content)[:-_CHECKSUM]) != content[-_CHECKSUM:]:
+            raise ValueError("its checksum does not match")
         parts: dict[str, Entries] = {}
         for name, dtype, shape in head["arrays"]:
             part, _, entry = name.partition("/")

@@ -20,6 +20,11 @@ from aiops_assets.tables import TABLES, Column, Table
 
 #: said of every asset that the live session keeps
 LIVE = "Kept by the live session (job `live_session`): it cannot be materialised by hand."
+#: said of those with partitions
+BACKFILLED = (
+    "Kept by the live session (job `live_session`). Materialise partitions to backfill them: what landing segments and "
+    "receipts say is put right, beside the session (or `aiops backfill FROM TO`)."
+)
 _MOST_NAMED_OUTSIDE = 10
 
 
@@ -39,10 +44,11 @@ def table_spec(
     key: str | None = None,
 ) -> dg.AssetSpec:
     """The asset of a canonical table that the live session keeps."""
+    kept = BACKFILLED if table.partition else LIVE
     return dg.AssetSpec(
         key or table.name,
         deps=deps,
-        description="\n\n".join(part for part in (table.description, about, LIVE) if part),
+        description="\n\n".join(part for part in (table.description, about, kept) if part),
         group_name=group,
         owners=[table.owner],
         kinds=set(kinds),

@@ -109,7 +109,7 @@ def _build(
     logs = settings.paths.logs / "dbt"
     _tidy(logs)
     settings.paths.marts.mkdir(parents=True, exist_ok=True)
-    target = logs / context.run_id / context.op_handle.name
+    target = logs / context.run.run_id / ("daily" if days else "current")
     invocation = _dbt(settings).cli(build_arguments(settings, first, last), context=context, target_path=target)
     for event in invocation.stream():
         if isinstance(event, dg.Output):

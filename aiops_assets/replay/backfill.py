@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,7 @@ REMEMBERED_SECONDS = 86_400.0
 _QUIET_BATCHES = 6
 _GIVE_WAY_SECONDS = 5.0
 _STEPS_SERVED = 20
+_RESUMED = "done before the interruption"
 #: hours before the first of a backfill whose receipts are needed to find a kept state
 _HOURS_BACK = 50
 
@@ -142,12 +143,12 @@ class Backfilled:
 
 @dataclass(slots=True)
 class DayBackfilled:
-    """Changes of a day: rows that were there, rows that segments have beside, and whether any segment covers it."""
+    """Changes of a day: rows that were there, rows that came back, and whether all its segments are still kept."""
 
     day: str
     rows: int
     added: int
-    covered: bool
+    complete: bool
 
 
 @dataclass(slots=True)
@@ -187,6 +188,8 @@ class _Notes:
         name = hashlib.blake2b("\n".join(hours).encode(), digest_size=8).hexdigest()
         self._path = folder / f"{name}.json"
         self.journal = self._read() or _Journal(started_at=time.time(), code=code_version())
+        #: done by a run that was interrupted
+        self.earlier = frozenset(self.journal.done)
 
     def _read(self) -> _Journal | None:
         try:
@@ -247,7 +250,7 @@ def backfill_changes(settings: Settings, days: Sequence[str], *, progress: Progr
     if not wanted:
         return result
     lake = Lake(settings.paths.lake)
-    found, earliest, result.segments = _changes_of_segments(settings, lake, wanted, progress)
+    found, since, result.segments = _changes_of_segments(settings, lake, wanted, progress)
     stored = lake.read("changes", wanted, ["change_id", "day"])
     lacking = found.filter(~pl.col("change_id").is_in(stored["change_id"].to_list()))
     if not lacking.is_empty():
@@ -258,31 +261,30 @@ def backfill_changes(settings: Settings, days: Sequence[str], *, progress: Progr
             check_lease()
             TableWriter(lake, CHANGES).append(lacking, {})
     rows, added = dict(stored["day"].value_counts().iter_rows()), dict(lacking["day"].value_counts().iter_rows())
-    result.days = [
-        DayBackfilled(day, rows.get(day, 0), added.get(day, 0), earliest is not None and earliest <= _end_of(day))
-        for day in wanted
-    ]
+    result.days = [DayBackfilled(day, rows.get(day, 0), added.get(day, 0), since <= _start_of(day)) for day in wanted]
     result.seconds = time.monotonic() - began
     return result
 
 
 def _changes_of_segments(
     settings: Settings, lake: Lake, days: Sequence[str], progress: Progress
-) -> tuple[pl.DataFrame, float | None, int]:
-    """(changes of the days in all segments taken, when the oldest segment was sealed, segments read)."""
+) -> tuple[pl.DataFrame, float, int]:
+    """(changes of the days in all segments taken, since when (s) no segment is lacking, segments read)."""
     landing = settings.paths.landing
     names = writers(landing)
     taken = lake.taken(METRIC_POINTS.name, names)
     # A change may be told in advance, as far as event times may lie in the future.
     begins = _start_of(days[0]) - settings.max_future_seconds
     plan: list[tuple[str, int]] = []
-    earliest: float | None = None
+    since = 0.0
     for writer in names:
-        for seq in range(first_seq(landing / writer), taken[writer] + 1):
+        first = first_seq(landing / writer)
+        for seq in range(first, taken[writer] + 1):
             seen = look(landing / writer, seq)
             if seen is None:
                 continue
-            earliest = seen[1] if earliest is None else min(earliest, seen[1])
+            if seq == first > 1:
+                since = max(since, seen[1])
             if not 0 < seen[1] < begins:
                 plan.append((writer, seq))
     frames = [CHANGES.empty()]
@@ -290,7 +292,7 @@ def _changes_of_segments(
         progress("segments", number, len(plan))
         frames.append(_changes_of(read_segment(landing / writer, seq).deliveries))
     found = pl.concat(frames).unique("change_id", keep="first", maintain_order=True)
-    return found.filter(pl.col("day").is_in(list(days))), earliest, len(plan)
+    return found.filter(pl.col("day").is_in(list(days))), since, len(plan)
 
 
 def _changes_of(deliveries: list[Delivery]) -> pl.DataFrame:
@@ -313,10 +315,6 @@ def _changes_of(deliveries: list[Delivery]) -> pl.DataFrame:
 
 def _start_of(day: str) -> float:
     return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
-
-
-def _end_of(day: str) -> float:
-    return _start_of(day) + timedelta(days=1).total_seconds()
 
 
 # -- hours ------------------------------------------------------------------------------------------------------------
@@ -344,13 +342,20 @@ def backfill_hours(
     wanted = sorted(set(hours))
     notes = _Notes(settings.paths.live / "backfill", wanted)
     result = Backfilled()
-    plan = _Look(settings, notes, wanted, progress, result).look()
+    plan = _Look(settings, notes, wanted, progress).look()
+    if plan.repairs and any(seen.status == "expired" for seen in plan.seen.values()):
+        # What some hours lack may be what others get back: baselines that they learnt.
+        repairs = _Plan(plan.seen, repairs=plan.repairs)
+        _Work(settings, notes, result, repairs, progress, wait_seconds).do()
+        plan = _Look(settings, notes, wanted, progress).look()
+        plan.seen |= {hour: repairs.seen[hour] for hour in repairs.repairs if plan.seen[hour].status == "same"}
     if plan.repairs or plan.chain or plan.closing:
         _Work(settings, notes, result, plan, progress, wait_seconds).do()
     final = newest(read_receipts(Lake(settings.paths.lake), wanted[0], wanted[-1])) if wanted else {}
     for hour in wanted:
         plan.seen[hour].receipt = final.get(hour)
     result.hours = [plan.seen[hour] for hour in wanted]
+    result.resumed = sum(hour.why == _RESUMED for hour in result.hours)
     notes.finished()
     result.seconds = time.monotonic() - began
     return result
@@ -372,11 +377,8 @@ class _Plan:
 class _Look:
     """Deriving hours beside the live session, to see which of them need work."""
 
-    def __init__(
-        self, settings: Settings, notes: _Notes, hours: Sequence[str], progress: Progress, result: Backfilled
-    ) -> None:
+    def __init__(self, settings: Settings, notes: _Notes, hours: Sequence[str], progress: Progress) -> None:
         self._settings, self._notes, self._hours, self._progress = settings, notes, hours, progress
-        self._result = result
         self._lake = Lake(settings.paths.lake)
         self._points = {part.partition: part.rows for part in self._lake.partitions(TABLE)}
         closed = self._lake.partitions("hour_receipts")
@@ -399,9 +401,8 @@ class _Look:
             self._progress("look", number, len(self._hours))
             receipt = self._newest.get(hour)
             if not plan.chain and receipt is not None and journal.done.get(hour) == receipt.revision:
-                self._result.resumed += 1
                 status: Status = "amended" if hour in journal.changed else "same"
-                plan.seen[hour] = HourBackfilled(hour, status, "done before the interruption")
+                plan.seen[hour] = HourBackfilled(hour, status, _RESUMED if hour in self._notes.earlier else "")
             else:
                 follows = bool(plan.chain) or before in journal.changed
                 seen = plan.seen[hour] = self._look_at(hour, receipt, follows)

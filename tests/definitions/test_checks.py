@@ -199,4 +199,6 @@ def test_checks_that_look_for_silence_run_without_a_session(platform: Settings) 
         "series_within_cap",
         "not_growing",
         "segments_contiguous",
+        "every_closed_hour_has_a_receipt",
+        "no_hours_amended_lately",
     }

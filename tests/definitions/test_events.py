@@ -153,7 +153,7 @@ def test_a_day_of_steady_flow_stays_within_500_runs_and_100000_event_rows() -> N
     beside = {"quarter checks": 96, "quarantine": 24, "snapshot": 4, "upkeep": 5}
     runs = sessions + sum(beside.values())
     rows_a_run = len(empty) + 12
-    quarter_rows = 96 * 9 * 12
+    quarter_rows = 96 * 11 * 12
     rows = told * minutes + 24 * hourly + runs * rows_a_run + quarter_rows
     assert runs <= 500, runs
     assert rows <= 100_000, rows

@@ -35,7 +35,7 @@ CURRENT = {"fleet_health", "incident_kpis_weekly", "open_incidents"}
 
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
-    return learning.build_definitions(Settings(home=tmp_path_factory.mktemp("nothing") / "home"))
+    return learning.marts(Settings(home=tmp_path_factory.mktemp("nothing") / "home"))
 
 
 class Built:
@@ -45,7 +45,7 @@ class Built:
         self.settings = Settings(home=home, time_zone="Europe/Berlin")
         self.settings.paths.create()
         self.lake = small_lake(self.settings.paths.lake)
-        job = learning.build_definitions(self.settings).resolve_job_def("marts_job")
+        job = learning.marts(self.settings).resolve_job_def("marts_job")
         with dg.DagsterInstance.ephemeral() as instance:
             self.result = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
 
@@ -77,7 +77,6 @@ def test_lineage_joins_the_live_location_by_asset_key(definitions: dg.Definition
     assert deps["metric_hourly"] == {"metric_points", "baselines", "series", "hour_closed"}
     assert deps["incident_lifecycle"] == {"incident_snapshot", "hour_closed"}
     assert deps["incident_kpis"] == {"incident_lifecycle"}
-    assert "incidents" in deps["incident_snapshot"]
 
 
 def test_dbt_tests_are_checks_of_their_assets(definitions: dg.Definitions) -> None:
@@ -228,7 +227,7 @@ def test_a_failing_dbt_test_fails_its_check_and_the_run(tmp_path: Path) -> None:
     lake = small_lake(settings.paths.lake)
     write(lake, "series", lake.read("series"))
     with dg.DagsterInstance.ephemeral() as instance:
-        job = learning.build_definitions(settings).resolve_job_def("marts_job")
+        job = learning.marts(settings).resolve_job_def("marts_job")
         result = job.execute_in_process(
             instance=instance,
             tags={"dagster/partition": FIRST},
@@ -293,8 +292,8 @@ def test_an_update_without_a_partition_never_asks_for_all_of_history(definitions
 
 def test_a_project_that_cannot_be_used_costs_the_marts_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        found = specs(learning.build_definitions(Settings(home=tmp_path, dbt_project=tmp_path)))
-    assert "incident_snapshot" in found and "metric_daily" not in found
+        found = specs(learning.marts(Settings(home=tmp_path, dbt_project=tmp_path)))
+    assert found == {}
     assert "AIOPS_DBT_PROJECT" in caplog.text
 
 

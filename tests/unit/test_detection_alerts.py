@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import polars as pl
@@ -180,7 +180,7 @@ def test_what_is_forgotten_in_a_storm_does_not_depend_on_handing_over() -> None:
         for number, at in enumerate(random.permutation(CLOSED_KEPT + 500))
     ]
     both = [[one, replace(one, state="resolved")] for one in named]
-    first, second = sum(both[:CLOSED_KEPT], []), sum(both[CLOSED_KEPT:], [])
+    first, second = chain(*both[:CLOSED_KEPT]), list(chain(*both[CLOSED_KEPT:]))
     whole, restored = AlertBook(), AlertBook()
     whole.apply(first, directory=DIRECTORY, windows=[], batch=NONE)
     restored.adopt_state(whole.export())

@@ -100,15 +100,18 @@ def test_a_shorter_hold_fires_earlier_and_is_no_new_alert(settings: Settings) ->
     assert (changed["before_fired_at"] - changed["after_fired_at"]).total_seconds() == 60
 
 
-def test_a_lower_limit_moves_the_start_of_the_same_alert(settings: Settings) -> None:
-    lower = ["app-load.value=1.75", "app-load.for=0s"]
-    settings.paths.config.write_text("rules:\n- {name: app-load, metric: app.load, value: 1.8, enabled: false}\n")
-    twice = [as_now(settings, WHOLE, sets=[*sets, "app-load.enabled=true"]) for sets in ((), lower)]
-    before, after = (done.found.replayed.alerts.filter(pl.col("name") == "app-load") for done in twice)
-    found = compare_alerts(before, after)
-    assert found.vanished.is_empty()
-    moved = found.changed.filter(pl.col("before_starts_at") > pl.col("after_starts_at"))
-    assert moved.height
+def test_what_is_about_the_same_and_overlaps_is_one_alert_with_another_start(settings: Settings) -> None:
+    recorded = as_now(settings, WHOLE).found.recorded.alerts
+    earlier = recorded.with_columns(
+        pl.col("alert_id") + "-other", pl.col("starts_at") - pl.duration(minutes=3), pl.col("fired_at") + pl.duration()
+    )
+    found = compare_alerts(recorded, earlier)
+    assert (found.same, found.raised.height, found.vanished.height, found.changed.height) == (0, 0, 0, 3)
+    much_earlier = recorded.with_columns(
+        pl.col("alert_id") + "-other", *(pl.col(name) - pl.duration(days=1) for name in ("starts_at", "ends_at"))
+    )
+    found = compare_alerts(recorded, much_earlier)
+    assert (found.same, found.raised.height, found.vanished.height, found.changed.height) == (0, 3, 3, 0)
 
 
 def test_a_changed_severity_is_a_change_and_no_new_alert(settings: Settings) -> None:
