@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -279,6 +279,18 @@ class AlertBook:
         """Take over an ``export`` in place of everything."""
         self._open = {entry["fingerprint"]: _Open(**entry) for entry in state["open"]}
         self._closed = {key: _Closed(**entry) for key, entry in state["closed"].items()}
+
+    def drop_absences_but(self, silent: Collection[tuple[str, str]]) -> None:
+        """Drop open absence alerts unless their (rule, host) is among those that are silent.
+
+        An absence alert is about a host, its state follows a series: of two joined states, one may know the silence and
+        the other that the host reported by another series.
+        """
+        self._open = {
+            key: alert
+            for key, alert in self._open.items()
+            if alert.kind != "absence" or (alert.name, alert.host) in silent
+        }
 
     def forget(self, before: int) -> None:
         """Forget what ended so long before an instant (µs) that nothing from then on can reopen it."""

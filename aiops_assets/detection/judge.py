@@ -156,6 +156,7 @@ class Judge:
         self.last[:] = _NEVER
         self.last[numbers[numbers >= 0]] = state.parts["seen"]["last"][numbers >= 0]
         self.book.adopt_state(state.document)
+        self.book.drop_absences_but(self.rules.silent())
         self.learnt = {str(hour): int(version) for hour, version in state.document["learnt"].items()}
 
     def numbers_of(self, series_id: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -162,6 +162,11 @@ class RuleEngine:
             judge.lapse(watermark, self._coverage, found)
         return self._in_order(found)
 
+    def silent(self) -> set[tuple[str, str]]:
+        """(rule, host) of all silences that are firing."""
+        absences = [judge for judge in self._rules if isinstance(judge, _AbsenceRule)]
+        return {(judge.rule.name, host) for judge in absences for host in judge.silent_hosts()}
+
     def replace(self, rules: Sequence[Rule], directory: pl.DataFrame) -> None:
         """Put other rules in force. Rules that judge as before keep their state; what others had open ends.
 
@@ -723,6 +728,11 @@ class _AbsenceRule(_Matched):
 
     def __len__(self) -> int:
         return self._series_count
+
+    def silent_hosts(self) -> list[str]:
+        """Hosts whose silence is firing."""
+        firing = self._columns.used("firing")
+        return [host for host, slot in self._slot_of_host.items() if firing[slot]]
 
     def grow(self, new: pl.DataFrame) -> None:
         numbers = self._match(new)

@@ -4,8 +4,7 @@ What belongs here: which assets one run brings up to date together, and what the
 not: the work (``replay.backfill``) and what the tables are (each room's ``assets``). While data flow, the live session
 keeps the same assets; nothing here runs by itself.
 
-Materialisations are logged as they are, hour by hour: an hour that is refused is never shown as materialised, and a run
-that refused any fails at its end, with the others done.
+An hour that is refused is never shown as materialised: the run then fails at its end, with the others done and told.
 """
 
 import time
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from aiops_assets.replay.backfill import Backfilled
 
 POINTS = METRIC_POINTS.name
-#: what deriving an hour gives
+#: what deriving an hour gives, each after those that it depends on
 DERIVED = (BASELINES.name, ANOMALIES.name, ALERTS.name, ALERT_DECISIONS.name, HOUR_RECEIPTS.name, HOUR_CLOSED)
 #: one backfill at a time rewrites the tables of the live plane
 POOL = "live_tables"
@@ -52,7 +51,7 @@ def _points_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
     # One pass over the landing segments serves all hours of a run; they wait on disk, so memory does not bind.
     @dg.multi_asset(
         name=POINTS,
-        specs=[_executable(spec)],
+        specs=[spec.merge_attributes(tags=_TAGS)],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
         can_subset=True,
@@ -74,14 +73,11 @@ def _points_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
             for hour in report.hours
             if hour.outcome != "refused"
         ]
-        _tell(context, touched)
         context.log.info(
             f"{len(report.hours)} hours compared with {report.segments} landing segments: "
             f"{sum(hour.outcome == 'replaced' for hour in report.hours)} replaced, {len(refused)} refused"
         )
-        if refused:
-            _fail([(hour.hour, hour.why) for hour in refused])
-        yield from ()
+        yield from _results(context, touched, [(hour.hour, hour.why) for hour in refused])
 
     return metric_points
 
@@ -90,7 +86,7 @@ def _changes_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
     # Days have nothing to do with each other, and the changes of a run are held in memory.
     @dg.multi_asset(
         name=CHANGES.name,
-        specs=[_executable(spec)],
+        specs=[spec.merge_attributes(tags=_TAGS)],
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=_DAYS_A_RUN),
         pool=POOL,
         can_subset=True,
@@ -101,16 +97,13 @@ def _changes_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
         days = sorted(context.partition_keys)
         report = backfill_changes(settings, days, progress=_progress(context.log.info))
         said = {True: "every landing segment of the day is kept", False: "landing segments of the day were released"}
-        _tell(
-            context,
-            [
-                TouchedPartition(
-                    CHANGES.name, day.day, day.rows + day.added, day.added, numbers={"backfill": said[day.complete]}
-                )
-                for day in report.days
-            ],
-        )
-        yield from ()
+        touched = [
+            TouchedPartition(
+                CHANGES.name, day.day, day.rows + day.added, day.added, numbers={"backfill": said[day.complete]}
+            )
+            for day in report.days
+        ]
+        yield from _results(context, touched, [])
 
     return changes
 
@@ -119,7 +112,7 @@ def _hours_asset(specs: Sequence[dg.AssetSpec]) -> dg.AssetsDefinition:
     # One run, because each hour goes on from what the hour before came to.
     @dg.multi_asset(
         name="derived_hours",
-        specs=[_executable(spec) for spec in specs],
+        specs=[spec.merge_attributes(tags=_TAGS) for spec in specs],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
         can_subset=True,
@@ -132,13 +125,10 @@ def _hours_asset(specs: Sequence[dg.AssetSpec]) -> dg.AssetsDefinition:
         hours = sorted(context.partition_keys)
         done = backfill_hours(settings, hours, progress=_progress(context.log.info))
         chosen = {key.path[-1] for key in context.selected_asset_keys}
-        _tell(context, _touched(settings, done, chosen))
         # Other hours closed meanwhile, or the asset was not chosen: told beside the run, which would count them as its.
         _tell_beside(context.instance, _closed_beside(done, hours if HOUR_CLOSED in chosen else []))
         context.log.info(_summary(done))
-        if done.refused:
-            _fail([(hour.hour, hour.why) for hour in done.refused])
-        yield from ()
+        yield from _results(context, _touched(settings, done, chosen), [(hour.hour, hour.why) for hour in done.refused])
 
     return derived_hours
 
@@ -153,15 +143,24 @@ def tell_asset_graph(settings: Settings, done: "Backfilled") -> bool:
     return True
 
 
-def _executable(spec: dg.AssetSpec) -> dg.AssetSpec:
-    # Skippable: what was done is logged partition by partition, never by the end of the step.
-    return spec.replace_attributes(skippable=True).merge_attributes(tags=_TAGS)
-
-
-def _tell(context: dg.AssetExecutionContext, touched: Sequence[TouchedPartition]) -> None:
-    for event in materialization_events(Report(partitions=tuple(touched))):
-        if isinstance(event, dg.AssetMaterialization):
+def _results(
+    context: dg.AssetExecutionContext, touched: Sequence[TouchedPartition], refused: Sequence[tuple[str, str]]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Tell what each partition has: by the results of the step, or, when some were refused, before it fails."""
+    events = [
+        event
+        for event in materialization_events(Report(partitions=tuple(touched)))
+        if isinstance(event, dg.AssetMaterialization)
+    ]
+    if refused:
+        for event in events:
             context.log_event(event)
+        _fail(refused)
+    for event in events:
+        context.add_asset_metadata(dict(event.metadata), asset_key=event.asset_key, partition_key=event.partition)
+    order = [*DERIVED, POINTS, CHANGES.name]
+    for key in sorted(context.selected_asset_keys, key=lambda key: order.index(key.path[-1])):
+        yield dg.MaterializeResult(asset_key=key)
 
 
 def _tell_beside(instance: dg.DagsterInstance, touched: Sequence[TouchedPartition]) -> None:
