@@ -10,6 +10,7 @@ from __future__ import annotations
 import typer
 
 from aiops_assets.cli import services
+from aiops_assets.cli.backfill import backfill
 from aiops_assets.cli.backup import backup, restore
 from aiops_assets.cli.config import config
 from aiops_assets.cli.doctor import doctor
@@ -51,6 +52,7 @@ for command in (
     ingest,
     shadow,
     doctor,
+    backfill,
     backup,
     restore,
     replay,

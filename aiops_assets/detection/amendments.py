@@ -94,6 +94,9 @@ def catch_up(
     result = Revisions()
     for alert, rows in sorted(decisions.items(), key=lambda entry: (entry[1][0]["changed_at"], entry[0])):
         before = told.get(alert)
+        if before is not None and before["state"] == WITHDRAWN and rows[0]["revision"] > 0:
+            # An hour that was derived before the withdrawal goes on with it; what never was has no end.
+            continue
         if before is None:
             _tell(result, rows, 0, None, windows)
             result.raised.add(alert)

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -43,6 +43,8 @@ WRITER_ID = "gateway"
 GRACE_SECONDS = 10
 BACKLOG = 2048
 MAX_CONNECTIONS = 10_000
+#: deriving an incident's alerts again ends after this, with what was done by then
+EXPLAIN_SECONDS = 20.0
 #: exit status when the process cannot start; the reason is one line on standard error
 CANNOT_START = 2
 
@@ -77,12 +79,22 @@ class Gateway:
         )
         self.prometheus = PrometheusApi(settings)
         pages = Starlette(
-            routes=[*own.routes(), *self.prometheus.routes(), *incident_routes(settings), *kpi_routes(settings)],
+            routes=[
+                *own.routes(),
+                *self.prometheus.routes(),
+                *incident_routes(settings, explain=self._explain),
+                *kpi_routes(settings),
+            ],
             exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
         )
         self.access = Access(pages, self.keys, self.sessions, self.counters)
         self._writer: SegmentWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _explain(self, incident_id: str) -> dict[str, Any]:
+        from aiops_assets.replay.explain import explain_incident
+
+        return explain_incident(self.settings, incident_id, seconds=EXPLAIN_SECONDS).document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

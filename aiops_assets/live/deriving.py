@@ -73,8 +73,8 @@ REMEMBERED_HOURS = 9 * 24
 WARM_UP_HOURS = 24
 #: how long one call may derive hours before it gives way to the live stream, seconds
 BUDGET_SECONDS = 2.0
-#: states kept of every hour, of every sixth, of every day's first: for so many hours back
-EVERY_HOUR, EVERY_SIXTH, EVERY_DAY = 6, 50, 40 * 24
+#: states kept of every hour, of every sixth, of every day's first, of every Monday's first: for so many hours back
+EVERY_HOUR, EVERY_SIXTH, EVERY_DAY, EVERY_WEEK = 6, 50, 40 * 24, 400 * 24
 
 #: kinds of alerts that rules and detectors raise
 _OURS = ("rule", "anomaly", "absence")
@@ -321,7 +321,7 @@ class Deriver:
             if time.monotonic() > until:
                 break
         waiting = len(outcome.closed) < len(due)
-        if late and not waiting and time.monotonic() < until:
+        if late and not waiting and (not due or time.monotonic() < until):
             outcome.passed = self._amend(late, done, reason, until)
             outcome.amended = [hour.receipt.hour for hour in done[len(outcome.closed) :]]
             old_decisions = {key: self._stored_decisions(key) for key in outcome.amended}
@@ -609,7 +609,13 @@ class Deriver:
         start = hour_start(key)
         age = (hour_start(last) - start) // MICROS_PER_HOUR
         of_day = start // MICROS_PER_HOUR % 24
-        return age < EVERY_HOUR or (age < EVERY_SIXTH and of_day % 6 == 0) or (age < EVERY_DAY and of_day == 0)
+        monday = of_day == 0 and start // MICROS_PER_HOUR // 24 % 7 == 4
+        return (
+            age < EVERY_HOUR
+            or (age < EVERY_SIXTH and of_day % 6 == 0)
+            or (age < EVERY_DAY and of_day == 0)
+            or (age < EVERY_WEEK and monday)
+        )
 
     # -- the present --------------------------------------------------------------------------------------------------
 

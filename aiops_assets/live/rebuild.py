@@ -299,7 +299,11 @@ class _Work:
             frames.append(
                 part.with_columns(pl.lit(hour).alias("hour")).select(pl.col(n).cast(t) for n, t in _SCHEMA.items())
             )
-        return pl.concat(frames), int(actions["num_records"].sum() or 0), unreadable
+        whole = pl.concat(frames)
+        # Without the lease the session goes on: what it stored since this work began is not compared.
+        taken = pl.col("writer").replace_strict(self._taken or {"": 0}, default=1 << 62, return_dtype=pl.Int64)
+        rows = whole.filter(pl.col("seq") <= taken)
+        return rows, int(actions["num_records"].sum() or 0) - (whole.height - rows.height), unreadable
 
     def _derive(self, hour: str, present: pl.DataFrame) -> pl.DataFrame:
         """The rows that the hour should have: what came before the segments still there, then what these say."""

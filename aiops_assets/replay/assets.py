@@ -71,6 +71,7 @@ def _verification() -> dg.AssetsDefinition:
         deps=_READS,
         owners=[PLATFORM],
         kinds={"polars", "deltalake"},
+        tags={"plane": "learning"},
         description="Closed hours derived again from their pinned inputs and compared with their receipts and with "
         "what stands in the tables. Identical, or every difference is named. Nothing is written.",
         check_specs=[
@@ -84,7 +85,7 @@ def _verification() -> dg.AssetsDefinition:
     )
     def replay_verification(
         context: dg.AssetExecutionContext, config: VerificationConfig, settings: SettingsResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> dg.MaterializeResult:
         from aiops_assets.replay.period import Period
         from aiops_assets.replay.report import verdict, verification_markdown
         from aiops_assets.replay.run import as_recorded
@@ -123,6 +124,7 @@ def _report() -> dg.AssetsDefinition:
         deps=_READS,
         owners=[OPERATIONS],
         kinds={"polars", "deltalake"},
+        tags={"plane": "learning"},
         description="Closed hours judged with what is known today, and with changed rules if wanted, in shadow tables: "
         "which anomalies, alerts, incidents and pages would be otherwise. The files stand in the replay's own folder.",
     )

@@ -158,7 +158,7 @@ def _chapters(story: Story, sender: Moving) -> None:
         lambda: (story.stack.home / "aiops.yaml").write_text(CONFIGS[0]),
         lambda: story.send_late_rows(story.closed_hours()[0]),
         lambda: _succeeds(story, "reload"),
-        lambda: _succeeds(story, "backfill", *story.closed_hours()[:: max(len(story.closed_hours()) - 1, 1)][:2]),
+        lambda: _succeeds(story, "backfill", *_first_two(story.closed_hours())),
         lambda: (story.stack.home / "aiops.yaml").write_text(CONFIGS[1]),
         story.fill_and_free,
         lambda: story.send_late_rows(story.closed_hours()[-1]),
@@ -178,6 +178,11 @@ def _chapters(story: Story, sender: Moving) -> None:
     while time.monotonic() < until:
         reached = sender.acknowledged
         wait_until(lambda n=reached: sender.acknowledged > n, 120, "the load goes on")
+
+
+def _first_two(hours: list[str]) -> tuple[str, str]:
+    """A stretch of the first two hours: its start, and the time up to which it goes."""
+    return hours[0], hour_key(hour_start(hours[0]) + 2 * MICROS_PER_HOUR)
 
 
 def _succeeds(story: Story, *arguments: str) -> None:
