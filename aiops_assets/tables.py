@@ -235,7 +235,7 @@ ALERTS = Table(
 
 ALERT_DECISIONS = Table(
     "alert_decisions",
-    "What closed hours decide about alerts, as derived from their pinned inputs: without silences, with every revision.",
+    "What closed hours decide about alerts, as derived from their pinned inputs and without regard to silences.",
     key=("alert_id", "revision", "receipt_revision"),
     partition="hour",
     time_column="changed_at",

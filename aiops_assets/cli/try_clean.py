@@ -1,8 +1,8 @@
 """Removing every trace of ``aiops try``: rows, incidents, silences, quarantine, landed deliveries.
 
 Deleting under a working session would pull its state from under it, so this takes the session's lease first; the next
-session derives the hours concerned again from what is left. Everything to be removed is recognised by the source ``try`` and the
-hosts of the story, so running it twice, or after it was cut short, is harmless.
+session derives the hours concerned again from what is left. Everything to be removed is recognised by the source
+``try`` and the hosts of the story, so running it twice, or after it was cut short, is harmless.
 """
 
 from __future__ import annotations

@@ -101,7 +101,15 @@ def test_every_asset_explains_itself(platform: Settings, graph: dg.Definitions) 
             assert spec.description and len(spec.description) > 40, name
             assert spec.owners, name
             assert spec.kinds, name
-            assert spec.group_name in {"intake", "telemetry", "detection", "incidents", "marts", "lake_care", "replay"}, name
+            assert spec.group_name in {
+                "intake",
+                "telemetry",
+                "detection",
+                "incidents",
+                "marts",
+                "lake_care",
+                "replay",
+            }, name
 
 
 def test_canonical_tables_show_the_columns_that_tables_py_declares(graph: dg.Definitions) -> None:
