@@ -48,7 +48,7 @@ def test_the_examples_of_aiops_yaml_are_valid(text: str, monkeypatch: pytest.Mon
 
 def test_every_command_that_is_named_exists() -> None:
     commands = set(re.findall(r"aiops ((?:[a-z]+)(?: [a-z]+)?)", README))
-    groups = {"keys", "rules", "quarantine", "evaluate", "incidents", "config", "silence"}
+    groups = {"keys", "rules", "quarantine", "evaluate", "incidents", "config", "silence", "lake", "marts", "explain"}
     runner = CliRunner()
     for command in sorted(commands):
         words = command.split()
