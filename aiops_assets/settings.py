@@ -95,7 +95,7 @@ class Home:
         self.care = root / "care"
         #: what replays came to: shadow tables and reports, each in a folder of its own
         self.replays = root / "replays"
-        #: leases, checkpoints and progress of live sessions
+        #: leases, hand-over states and progress of live sessions
         self.live = root / "live"
         #: the collector's device state and its status file
         self.collector = root / "collector"

@@ -31,7 +31,7 @@ class Release:
 def release(root: Path, positions: Mapping[str, int], keep_seconds: float, *, dry_run: bool = False) -> list[Release]:
     """Remove segments at or before ``positions`` (writer → segment number) that are older than ``keep_seconds``.
 
-    The caller has made sure that every table and every checkpoint in use is at or past ``positions``.
+    The caller has made sure that every table in use is at or past ``positions``.
     """
     if not dry_run:
         os.sync()

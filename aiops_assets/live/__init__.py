@@ -1,5 +1,5 @@
 """The live session: landing zone to incidents in micro-batches of about a second.
 
-What belongs here: the loop, its order of commits, its saved state and its progress file. What does not: parsing,
+What belongs here: the loop, its order of commits, when hours close and are amended, its progress file. What does not: parsing,
 judging and grouping themselves (``formats``, ``detection``, ``incidents``). dagster is imported in ``session`` alone.
 """

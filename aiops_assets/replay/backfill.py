@@ -528,13 +528,16 @@ class _Work:
                     if closing:
                         self._close(pipeline, closing)
                         closing = []
-                    while (passes or left) and not self._lease.wanted():
+                    while passes or left:
                         if passes:
                             self._pass(pipeline, passes.pop(0), changes=False)
                         else:
                             self._pass(pipeline, left[:HOURS_AT_ONCE], changes=True)
                             left = left[HOURS_AT_ONCE:]
                         self._serve(pipeline)
+                        # Only after some work: of two that ask each other, each gets on.
+                        if self._lease.wanted():
+                            break
                 finally:
                     pipeline.close()
                     self._result.owned_seconds += time.monotonic() - began

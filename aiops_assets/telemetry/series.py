@@ -2,7 +2,7 @@
 
 Every distinct (host, metric, labels) is a series. Its ``series_id`` is XXH3-64 of the three texts, joined by NUL, as a
 signed 64-bit integer (Delta has no unsigned one). Its number counts from 0 in the order of discovery and is private to
-a process and its checkpoints.
+a process.
 """
 
 from __future__ import annotations
@@ -64,19 +64,10 @@ class SeriesDirectory:
         """The dense number of a series, ``None`` when it is unknown."""
         return self._numbers.get(series_id)
 
-    def load(self, stored: pl.DataFrame, order: list[int] | None = None) -> None:
-        """Fill an empty directory from rows of ``tables.SERIES``; those in ``order`` (series_ids) come first, so."""
-        if stored.is_empty():
-            return
-        stored = stored.unique("series_id", keep="first", maintain_order=True)
-        if order:
-            ranks = pl.DataFrame(
-                {"series_id": order, "rank": range(len(order))}, schema_overrides={"series_id": pl.Int64}
-            )
-            stored = stored.join(ranks, on="series_id", how="left").sort("rank", "series_id", nulls_last=True)
-        else:
-            stored = stored.sort("series_id")
-        self._add(stored)
+    def load(self, stored: pl.DataFrame) -> None:
+        """Fill an empty directory from rows of ``tables.SERIES``, in order of series_id."""
+        if not stored.is_empty():
+            self._add(stored.unique("series_id", keep="first", maintain_order=True).sort("series_id"))
 
     def register(self, series: pl.DataFrame, source: str, limit: int | None) -> tuple[NDArray[np.int32], pl.DataFrame]:
         """Numbers of a batch's distinct series, -1 where the source's limit refuses a new one.
