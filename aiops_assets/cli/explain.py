@@ -121,7 +121,8 @@ def _show_alert(out: Console, found: AlertExplained) -> None:
     out.print(f"  {clean(found.title)}")
     colour = _COLOURS.get(found.verdict, "default")
     start = " and ".join(f"the state of {hour}, revision {revision}" for hour, revision in found.started_from)
-    how = f"{found.hours_derived} hours derived, beginning with {start or 'nothing'}, {duration(found.seconds)}"
+    hours = f"{found.hours_derived} hour{'s' if found.hours_derived != 1 else ''} derived"
+    how = f"{hours}, beginning with {start or 'nothing'}, {duration(found.seconds)}"
     out.print(f"  [{colour}]{clean(found.verdict_text)}[/]")
     out.print(f"  [dim]{how}[/]")
     _show_revisions(out, found)
@@ -200,7 +201,7 @@ def _show_hour(out: Console, hour: Hour) -> None:
         )
     if hour.why and not hour.differences:
         out.print(f"  [yellow]{clean(hour.why)}[/]")
-    for entry in hour.seasonal:
+    for entry in (entry for entry in hour.seasonal if entry["weeks"] or entry["days"]):
         by_week = f"{_number(entry['by_week'])} from {entry['weeks']} weeks"
         by_day = f"{_number(entry['by_day'])} from {entry['days']} days"
         out.print(f"  usual for {entry['hour_of_week']}: {by_week}; for the hour of day: {by_day}")

@@ -149,7 +149,14 @@ def _operations(home: Home) -> Iterator[str]:
     from aiops_assets.cli.try_out import SILENCE_REASON
     from aiops_assets.observability.health import check_database
     from aiops_assets.operations.database import changing, connect
-    from aiops_assets.operations.models import INCIDENT_ALERTS, INCIDENT_EVENTS, INCIDENTS, SILENCES
+    from aiops_assets.operations.models import (
+        ALERT_AMENDMENTS,
+        INCIDENT_ALERTS,
+        INCIDENT_EVENTS,
+        INCIDENT_PAGES,
+        INCIDENTS,
+        SILENCES,
+    )
 
     if not check_database(home.operations_url).ok:
         return
@@ -163,7 +170,10 @@ def _operations(home: Home) -> Iterator[str]:
             ids: list[str] = list(
                 connection.execute(ours.distinct().where(alerts.incident_id.not_in(others))).scalars()
             )
-            connection.execute(delete(INCIDENT_EVENTS).where(INCIDENT_EVENTS.c.incident_id.in_(ids)))
+            for table in (INCIDENT_EVENTS, INCIDENT_PAGES):
+                connection.execute(delete(table).where(table.c.incident_id.in_(ids)))
+            theirs = select(alerts.alert_id).where(alerts.host.in_(HOSTS))
+            connection.execute(delete(ALERT_AMENDMENTS).where(ALERT_AMENDMENTS.c.alert_id.in_(theirs)))
             removed = connection.execute(delete(INCIDENT_ALERTS).where(alerts.host.in_(HOSTS))).rowcount
             connection.execute(delete(INCIDENTS).where(INCIDENTS.c.incident_id.in_(ids)))
             silences = connection.execute(delete(SILENCES).where(SILENCES.c.reason == SILENCE_REASON)).rowcount

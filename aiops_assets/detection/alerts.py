@@ -185,6 +185,8 @@ class AlertBook:
         self._history_after = history_after
         self._open: dict[str, _Open] = {}
         self._closed: dict[str, _Closed] = {}
+        #: newest revision told of alerts that this book may not know, by alert_id
+        self._told: dict[str, int] = {}
 
     @property
     def open_count(self) -> int:
@@ -316,6 +318,7 @@ class AlertBook:
             told: alert_id → newest row of ``tables.ALERTS`` (times in µs).
         """
         self._open, self._closed = {}, {}
+        self._told = {name: row["revision"] for name, row in told.items()}
         for key, alert in derived._open.items():
             mine = _Open(**_fields(alert))
             row = told.get(alert.alert_id)
@@ -348,6 +351,9 @@ class AlertBook:
         if earlier and transition.starts_at - earlier.ends_at <= REOPEN_WITHIN:
             starts_at, revision, reopened = earlier.starts_at, earlier.revision + 1, earlier.reopened + 1
         self._closed.pop(key, None)
+        told = self._told.get(alert_id(key, starts_at))
+        if not revision and told is not None:
+            revision = told + 1
         labels = "{}" if transition.kind == "absence" else series["labels"]
         late = position[0] - transition.at
         until: int | None = None

@@ -17,7 +17,7 @@ import polars as pl
 
 from aiops_assets.detection.alerts import HISTORY_AFTER, Suppression, covering, history_reason
 from aiops_assets.detection.wording import when
-from aiops_assets.hours import hour_key
+from aiops_assets.hours import MICROS_PER_HOUR, hour_key
 from aiops_assets.tables import ALERTS, TIMESTAMP
 
 Row = dict[str, Any]
@@ -60,6 +60,11 @@ def newest_told(alerts: pl.DataFrame) -> dict[str, Row]:
     """The highest revision of each alert, from rows of ``tables.ALERTS``."""
     last = alerts.sort("revision").unique("alert_id", keep="last")
     return {row["alert_id"]: row for row in plain(last)}
+
+
+def _ends_earlier(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether an hour that left an alert open now ends it: what later hours said about it does not count then."""
+    return _ended(old) == "open" and _ended(new) == "resolved"
 
 
 def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -150,7 +155,11 @@ def amend(
                 continue
             if old[alert][0]["revision"] == 0:
                 _withdraw(result, before, reason)
-            elif before["state"] == "resolved" and alert not in still_open:
+            elif (
+                before["state"] == "resolved"
+                and alert not in still_open
+                and before["ends_at"] > window_end - MICROS_PER_HOUR
+            ):
                 _end(result, before, window_end, reason)
             continue
         if alert in old and same_content(old[alert][-1], rows[-1]):
@@ -158,7 +167,9 @@ def amend(
         if before is None:
             _tell(result, rows, 0, None, windows, reason)
             result.raised.add(alert)
-        elif not same_content(before, rows[-1]) and (alert not in old or same_content(before, old[alert][-1])):
+        elif not same_content(before, rows[-1]) and (
+            alert not in old or same_content(before, old[alert][-1]) or _ends_earlier(old[alert][-1], rows[-1])
+        ):
             _tell(result, rows[-1:], before["revision"] + 1, before, windows, reason)
             result.amended.add(alert)
     return result

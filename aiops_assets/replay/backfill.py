@@ -65,6 +65,8 @@ REMEMBERED_SECONDS = 86_400.0
 #: what is left of an hour closes after so many quiet batches (``live.closing``)
 _QUIET_BATCHES = 6
 _GIVE_WAY_SECONDS = 5.0
+#: whoever asks for the live plane waits at least this long, and a pass more; what arrives is served meanwhile
+_AT_LEAST_SECONDS = 2.0
 _STEPS_SERVED = 20
 _RESUMED = "done before the interruption"
 #: hours before the first of a backfill whose receipts are needed to find a kept state
@@ -536,7 +538,7 @@ class _Work:
                             left = left[HOURS_AT_ONCE:]
                         self._serve(pipeline)
                         # Only after some work: of two that ask each other, each gets on.
-                        if self._lease.wanted():
+                        if self._lease.wanted() and time.monotonic() - began > _AT_LEAST_SECONDS:
                             break
                 finally:
                     pipeline.close()

@@ -64,6 +64,7 @@ _WORDS: dict[Verdict, str] = {
     "too slow": "it was not derived in the time given",
     "not derived": "no derivation decides about it",
 }
+_SAME: Mapping[Verdict, bool] = {"same": True, "open": True, "different": False}
 #: the worst of several comes first
 _WORST: tuple[Verdict, ...] = ("different", "other code", "expired", "too slow", "open", "same", "not derived")
 _DERIVED_KINDS = ("rule", "anomaly", "absence")
@@ -144,8 +145,8 @@ class AlertExplained:
     seconds: float
 
     def document(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+        """JSON-able; ``same`` is ``None`` where nothing could be compared."""
+        return {"same": _SAME.get(self.verdict), **asdict(self)}
 
 
 @dataclass(slots=True)
@@ -170,8 +171,8 @@ class IncidentExplained:
     seconds: float
 
     def document(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+        """JSON-able; ``same`` is ``None`` where nothing could be compared."""
+        return {"same": _SAME.get(self.verdict), **asdict(self)}
 
 
 def explain_alert(settings: Settings, alert_id: str, *, seconds: float | None = None) -> AlertExplained:

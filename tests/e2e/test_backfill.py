@@ -23,7 +23,7 @@ from aiops_assets.tables import METRIC_POINTS
 from tests.stack import Sender, Stack, running, wait_until
 from tests.unit.test_closing_hours import MINUTE, START, Home, differing, telemetry
 
-HOURS = [hour_key(START + n * MICROS_PER_HOUR) for n in range(8)]
+HOURS = [hour_key(START + n * MICROS_PER_HOUR) for n in range(6)]
 #: a live session that starts again whenever it has given way, until the file is there
 SESSION = """
 import sys, time
@@ -64,9 +64,9 @@ def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Eight closed hours; rows that change an alert of the second hour are stored and not derived yet."""
+    """Six closed hours; rows that change an alert of the second hour are stored and not derived yet."""
     home = Home(tmp_path / "home")
-    documents = telemetry(8.3)
+    documents = telemetry(6.3)
     held = [d for d in documents if d["host"] == "h1" and 85 <= (d["ts"] - START) // MINUTE < 130]
     home.stream([d for d in documents if d not in held])
     home.rest()
@@ -101,10 +101,10 @@ def test_a_session_and_two_overlapping_backfills_come_to_one_result(home: Home, 
     try:
         lease = live_lease(home.settings.paths.live)
         wait_until(lease.holder, 60, "a session holds the lease")
-        fresh = [d for d in telemetry(8.5) if (d["ts"] - START) // MINUTE >= 505]
+        fresh = [d for d in telemetry(6.5) if (d["ts"] - START) // MINUTE >= 385]
         rows += 2 * len(fresh)
         home.land(fresh)
-        first, second = backfill(root, 0, 8), backfill(root, 1, 6)
+        first, second = backfill(root, 0, 6), backfill(root, 1, 5)
         done = [finished(first), finished(second)]
         wait_until(lambda: Lake(home.settings.paths.lake).read("metric_points").height == rows, 60, "all rows stored")
     finally:
@@ -123,7 +123,7 @@ def test_a_backfill_that_is_killed_is_simply_run_again(home: Home) -> None:
     rows = Lake(home.settings.paths.lake).read("metric_points").height
     TableWriter(Lake(home.settings.paths.lake), METRIC_POINTS).delete(f"hour = {quote(HOURS[4])} AND host = 'h0'")
     for _ in range(3):
-        process = backfill(root, 0, 8)
+        process = backfill(root, 0, 6)
         live = home.settings.paths.live
 
         def begun(process: subprocess.Popen[str] = process, live: Path = live) -> bool:
@@ -135,7 +135,7 @@ def test_a_backfill_that_is_killed_is_simply_run_again(home: Home) -> None:
         process.wait(30)
         process.communicate()
         assert live_lease(live).holder() is None, "the lease died with its process"
-    document = finished(backfill(root, 0, 8))
+    document = finished(backfill(root, 0, 6))
     assert set(document["hours"]["counts"]) <= {"same", "amended"}
     assert not list((home.settings.paths.live / "backfill").glob("*.json"))
     assert_one_result(home, rows)

@@ -74,8 +74,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, agent: int) -> Iterator[Stac
         yield stack
 
 
-def post(stack: Stack, body: str, path: str = "/webhooks/telegraf") -> None:
-    answer = httpx.post(stack.url + path, content=body, headers={"Authorization": f"Bearer {stack.key}"}, timeout=30)
+def post(stack: Stack, body: str, path: str = "/webhooks/telegraf", **headers: str) -> None:
+    headers |= {"Authorization": f"Bearer {stack.key}"}
+    answer = httpx.post(stack.url + path, content=body, headers=headers, timeout=30)
     assert answer.is_success, answer.text
 
 
@@ -110,7 +111,8 @@ def test_cloudwatch_series_arrive_whole_as_line_protocol(stack: Stack) -> None:
         sent[path.stem] = series.unique("timestamp", keep="first", maintain_order=True)
         lines = [f"cloudwatch,host={path.stem} value={value} {at}" for at, value in series.iter_rows()]
         for start in range(0, len(lines), 1000):
-            post(stack, "\n".join(lines[start : start + 1000]), "/webhooks/telegraf?source=cloudwatch")
+            part = "\n".join(lines[start : start + 1000])
+            post(stack, part, "/webhooks/telegraf?source=cloudwatch", **{"X-Aiops-History": "1"})
     total = sum(frame.height for frame in sent.values())
     wait_until(lambda: points(stack, "cloudwatch").height >= total, 90, f"{total} CloudWatch points are stored")
     stored = points(stack, "cloudwatch")

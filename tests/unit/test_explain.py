@@ -311,7 +311,7 @@ def test_the_command_tells_it_to_people_and_scripts(whole: Settings, monkeypatch
     assert "it came out the same" in told.output
     assert "input rows" in told.output
     document = orjson.loads(run.invoke(app, ["explain", "alert", alert, "--json"]).output)
-    assert document["verdict"] == "same"
+    assert (document["same"], document["verdict"]) == (True, "same")
     assert isinstance(document["series_id"], str)
     missing = run.invoke(app, ["explain", "alert", "nothing"])
     assert missing.exit_code == 1
