@@ -213,7 +213,8 @@ class _Capture:
             for number, seq in enumerate(wanted):
                 self._tell(f"landing {writer}", number, len(wanted))
                 self._segment(folder, prefix, seq)
-            for seq in unsealed:
+            # One that was sealed between the two looks is among the sealed ones.
+            for seq in sorted({*unsealed} - {*sealed}):
                 self._unsealed(folder, prefix, seq)
 
     def _segment(self, folder: Path, prefix: str, seq: int) -> None:
