@@ -48,22 +48,25 @@ class Deduplicator:
         fresh = np.ones(size, bool)
         duplicate = np.zeros(size, bool)
         conflict = np.zeros(size, bool)
+        #: by row, the value that stands for its key: the stored one, else that of the first row in the batch
+        standing = value.copy()
         order, repeats = _repeats(number, ts)
-        if repeats.any():
-            first = np.maximum.accumulate(np.where(repeats, 0, np.arange(size)))
-            repeated, original = order[repeats], order[first[repeats]]
-            fresh[repeated] = False
-            conflict[repeated] = value[repeated] != value[original]
-            duplicate[repeated] = ~conflict[repeated]
+        first = np.maximum.accumulate(np.where(repeats, 0, np.arange(size)))
+        fresh[order[repeats]] = False
         for hour, members in rows_by_hour(ts):
             rows = members[fresh[members]]
             suspicious = rows[ts[rows] <= self._hour(hour)[number[rows]]]
             if not len(suspicious):
                 continue
             present, stored = self._stored(hour, number[suspicious], ts[suspicious])
-            repeated = suspicious[present]
-            fresh[repeated] = False
-            conflict[repeated] = value[repeated] != stored
+            known = suspicious[present]
+            fresh[known] = False
+            standing[known] = stored
+            conflict[known] = value[known] != stored
+            duplicate[known] = ~conflict[known]
+        if repeats.any():
+            repeated, original = order[repeats], order[first[repeats]]
+            conflict[repeated] = value[repeated] != standing[original]
             duplicate[repeated] = ~conflict[repeated]
         return Verdict(fresh, duplicate, conflict)
 

@@ -73,6 +73,10 @@ REMEMBERED_HOURS = 9 * 24
 WARM_UP_HOURS = 24
 #: how long one call may derive hours before it gives way to the live stream, seconds
 BUDGET_SECONDS = 2.0
+#: hours that are due and no older than this count as a backlog, older ones as history
+RECENT_HOURS = 48
+#: hours of backlog that the live stream takes along with the open ones while history is derived
+MOST_RECENT_LEFT = 3
 #: states kept of every hour, of every sixth, of every day's first, of every Monday's first: for so many hours back
 EVERY_HOUR, EVERY_SIXTH, EVERY_DAY, EVERY_WEEK = 6, 50, 40 * 24, 400 * 24
 
@@ -299,8 +303,8 @@ class Deriver:
     ) -> Outcome:
         """Close hours, amend closed ones, and set the live stream on the outcome.
 
-        It stops after ``BUDGET_SECONDS``; the outcome says which hours were done. As long as hours that are due are
-        left, the open hours wait for them.
+        It stops after ``BUDGET_SECONDS``; the outcome says which hours were done. As long as hours of the last days
+        that are due are left, the open hours wait for them.
 
         Args:
             due: hours to close, ascending, all newer than every closed one.
@@ -320,7 +324,8 @@ class Deriver:
             outcome.closed.append(key)
             if time.monotonic() > until:
                 break
-        waiting = len(outcome.closed) < len(due)
+        left = due[len(outcome.closed) :]
+        waiting = bool(left)
         if late and not waiting and (not due or time.monotonic() < until):
             outcome.passed = self._amend(late, done, reason, until)
             outcome.amended = [hour.receipt.hour for hour in done[len(outcome.closed) :]]
@@ -329,7 +334,13 @@ class Deriver:
         self._prepare_live()
         over = len(outcome.passed) == len(late)
         revisions = self._reconcile(
-            done, old_decisions, None if waiting else open_hours, watermark, windows, outcome, pass_is_over=over
+            done,
+            old_decisions,
+            self._beside(left, open_hours, watermark),
+            watermark,
+            windows,
+            outcome,
+            pass_is_over=over,
         )
         outcome.revisions = revisions.frame()
         if not outcome.revisions.is_empty():
@@ -340,6 +351,16 @@ class Deriver:
             self.receipts.update({hour.receipt.hour: hour.receipt for hour in done})
         self._forget()
         return outcome
+
+    @staticmethod
+    def _beside(left: Sequence[str], open_hours: Sequence[str], watermark: int) -> list[str] | None:
+        """Hours that the live stream judges although hours that are due are left; ``None``: it waits for those.
+
+        History that is being imported must not keep people waiting; a backlog of the last days must, or alerts that
+        began in it would be told twice.
+        """
+        recent = [key for key in left if hour_start(key) >= watermark - RECENT_HOURS * MICROS_PER_HOUR]
+        return None if len(recent) > MOST_RECENT_LEFT else [*recent, *open_hours]
 
     def _close(self, key: str) -> _Hour:
         rows = self._rows(key)

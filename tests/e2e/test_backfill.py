@@ -141,6 +141,7 @@ def test_a_backfill_that_is_killed_is_simply_run_again(home: Home) -> None:
     assert_one_result(home, rows)
 
 
+@pytest.mark.soak
 def test_dagster_runs_a_backfill_beside_the_live_stream(home: Home) -> None:
     root = home.settings.home
     with running(root) as stack, Sender(stack, "beside", pause=0.2) as sender:

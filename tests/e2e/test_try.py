@@ -89,6 +89,7 @@ def test_the_platform_goes_on_after_clean(stack: Stack) -> None:
     assert "incidents  none open" in aiops(stack, "status").stdout
 
 
+@pytest.mark.soak
 def test_try_starts_the_platform_itself_and_ends_it_again(tmp_path: Path) -> None:
     stack = Stack(tmp_path / "home")
     done = aiops(stack, "try", "--no-stay", "--days", "0.2", "--speed", "4")

@@ -155,6 +155,7 @@ def _chapters(story: Story, sender: Moving) -> None:
     """Kills all along; between them, one after the other, everything else that happens to a platform."""
     until = time.monotonic() + story.minutes * 60
     events: list[Callable[[], None]] = [
+        lambda: _everything_dies(story, sender),
         lambda: (story.stack.home / "aiops.yaml").write_text(CONFIGS[0]),
         lambda: story.send_late_rows(story.closed_hours()[0]),
         lambda: _succeeds(story, "reload"),
@@ -178,6 +179,14 @@ def _chapters(story: Story, sender: Moving) -> None:
     while time.monotonic() < until:
         reached = sender.acknowledged
         wait_until(lambda n=reached: sender.acknowledged > n, 120, "the load goes on")
+
+
+def _everything_dies(story: Story, sender: Moving) -> None:
+    """The whole platform ends with -9 at once and is started again."""
+    acknowledged = sender.acknowledged
+    story.stack.kill_all()
+    story.stack.start()
+    wait_until(lambda: sender.acknowledged > acknowledged + 500, 60, "intake goes on")
 
 
 def _first_two(hours: list[str]) -> tuple[str, str]:

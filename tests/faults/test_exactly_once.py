@@ -35,6 +35,7 @@ def kill_at_random(stack: Stack, sender: Sender, kills: int, seed: int) -> dict[
     return done
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(420)
 def test_process_kills_and_stack_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"

@@ -188,7 +188,7 @@ def test_a_start_removes_what_a_dead_supervisor_left(start: Callable[..., Run], 
     (home / "supervisor.json").write_text(json.dumps(state))
     eventually(lambda: processes.marked(token))
     run = start(QUIET)
-    assert leftover.wait(20) == -signal.SIGTERM
+    assert leftover.wait(20) in {-signal.SIGTERM, -signal.SIGKILL}  # on a busy machine it is asked twice
     eventually(lambda: "cleaned ended 1 processes" in run.said())
     assert run.end() == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aiops_assets.hours import hour_expr
@@ -44,6 +44,7 @@ def directory_of(size: int) -> SeriesDirectory:
 POINT = st.tuples(st.integers(0, 3), st.integers(0, 150), st.sampled_from([1.0, 2.0]))
 
 
+@example(batches=[[(0, 0, 2.0)], [(0, 0, 1.0), (0, 0, 2.0)]], forget=False)
 @given(batches=st.lists(st.lists(POINT, max_size=30), min_size=1, max_size=6), forget=st.booleans())
 def test_every_key_is_stored_once_with_the_first_value_seen(
     batches: list[list[tuple[int, int, float]]], forget: bool
