@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import polars as pl
@@ -238,7 +238,9 @@ class Snapshot:
     def _read_hours(self, ids: Ints, digest: bytes, hours: Sequence[str]) -> list[_Part]:
         uris = [uri for hour in hours for uri in self._files[hour].uris]
         wanted = pl.Series(ids, dtype=pl.Int64).implode()
-        rows = _scan(uris, self._options).filter(pl.col("series_id").is_in(wanted)).select(_POINT_COLUMNS).collect()
+        # Few rows of many are wanted: the other columns are decoded for those only.
+        scan = _scan(uris, self._options, parallel="prefiltered")
+        rows = scan.filter(pl.col("series_id").is_in(wanted)).select(_POINT_COLUMNS).collect()
         ts = rows["ts"].dt.timestamp("us").to_numpy()
         series = np.searchsorted(ids, rows["series_id"].to_numpy()).astype(np.int32)
         values = rows["value"].to_numpy()
@@ -295,7 +297,13 @@ def _files(table: DeltaTable) -> dict[str, Files]:
     return {hour: Files(tuple(sorted(names)), int(rows.get(hour) or 0)) for hour, names in uris.items()}
 
 
-def _scan(uris: Sequence[str], storage_options: Mapping[str, str]) -> pl.LazyFrame:
+def _scan(
+    uris: Sequence[str], storage_options: Mapping[str, str], parallel: Literal["auto", "prefiltered"] = "auto"
+) -> pl.LazyFrame:
     return pl.scan_parquet(
-        list(uris), hive_partitioning=False, extra_columns="ignore", storage_options=dict(storage_options) or None
+        list(uris),
+        hive_partitioning=False,
+        extra_columns="ignore",
+        parallel=parallel,
+        storage_options=dict(storage_options) or None,
     )
