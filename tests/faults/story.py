@@ -73,6 +73,7 @@ class Story:
     kills: int
     sizes: dict[str, list[int]] = field(default_factory=lambda: {part: [] for part in PARTS})
     late: int = 0
+    killed: dict[str, int] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
@@ -168,17 +169,22 @@ def _chapters(story: Story, sender: Moving) -> None:
     share, left = story.kills // (len(events) + 1), story.kills
     pause = story.minutes * 60 / (len(events) + 1)
     for number, event in enumerate(events):
-        kill_at_random(story.stack, sender, kills=share, seed=number)
+        _kill(story, sender, share, number)
         left -= share
         event()
         seconds = pause - (time.monotonic() - (until - story.minutes * 60) - number * pause)
         if seconds > 0:
             target = sender.acknowledged + int(seconds * BATCH_POINTS)
             wait_until(lambda target=target: sender.acknowledged >= target or time.monotonic() > until, 600, "load")
-    kill_at_random(story.stack, sender, kills=left, seed=99)
+    _kill(story, sender, left, 99)
     while time.monotonic() < until:
         reached = sender.acknowledged
         wait_until(lambda n=reached: sender.acknowledged > n, 120, "the load goes on")
+
+
+def _kill(story: Story, sender: Moving, kills: int, seed: int) -> None:
+    for part, count in kill_at_random(story.stack, sender, kills=kills, seed=seed).items():
+        story.killed[part] = story.killed.get(part, 0) + count
 
 
 def _everything_dies(story: Story, sender: Moving) -> None:

@@ -30,5 +30,6 @@ def test_a_hundred_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
 def test_an_hour_of_everything_that_goes_wrong_at_once(tmp_path: Path) -> None:
     with small_file_system(tmp_path / "disk", 6 * 1024) as disk:
         told = story.tell(disk / "home", disk, minutes=SOAK_MINUTES, kills=100, hours=40, pause=0.04)
+    assert sum(told.killed.values()) == 100
     story.assert_flat(told.sizes)
     assert told.late == 200

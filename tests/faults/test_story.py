@@ -15,3 +15,5 @@ def test_after_kills_reloads_late_rows_and_a_full_disk_nothing_is_lost_or_differ
     with small_file_system(tmp_path / "disk", 1024) as disk:
         told = story.tell(disk / "home", disk, minutes=0.7, kills=30, hours=4.5)
     assert told.late == 200
+    assert sum(told.killed.values()) == 30
+    assert set(told.killed) == {"gateway", "run_worker", "collector", "code_server"}
