@@ -21,8 +21,9 @@ ROWS_PER_GROUP = 1 << 20
 _PAGE_BYTES = 8 << 20
 _DICTIONARY_BYTES = 4 << 20
 _LEVEL = 9
-#: distinct values a row, up to which a dictionary and above it plain values are smaller, then split bytes
-_DICTIONARY_SHARE, _PLAIN_SHARE = 0.2, 0.6
+#: distinct values a row, up to which a dictionary and above it plain values are smaller, then split bytes; a dictionary
+#: is read in half the time, which is worth the 2% that it costs near its limit
+_DICTIONARY_SHARE, _PLAIN_SHARE = 0.4, 0.6
 _PLAIN = ColumnProperties(dictionary_enabled=False, encoding="PLAIN")
 _SPLIT = ColumnProperties(dictionary_enabled=False, encoding="BYTE_STREAM_SPLIT")
 

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 CACHE_BYTES = 64 * 1024 * 1024
 #: an hour further from the epoch than this is no hour of ours, and would not have a name
 MAX_INSTANT = 253_402_300_799_000_000
+#: a handle looked at this lately follows the log; after longer the next commit may have been cleaned away: reopen
+FOLLOW_SECONDS = 60.0
 #: files of so many hours are read in one go, and between goes a query can be ended
 HOURS_AT_ONCE = 48
 ALERT_COLUMNS = (
@@ -116,6 +118,7 @@ class _Looked(Generic[Read]):
     def __init__(self, read: Callable[[DeltaTable | None], Read]) -> None:
         self._read = read
         self._lock = threading.Lock()
+        self._table: DeltaTable | None = None
         self._held: tuple[tuple[int, str], Read] | None = None
         self._looked_at = -math.inf
 
@@ -124,7 +127,11 @@ class _Looked(Generic[Read]):
             now = time.monotonic()
             if self._held is not None and now - self._looked_at < fresh_seconds:
                 return self._held[1]
-            table = open_table(name)
+            if self._table is not None and now - self._looked_at < FOLLOW_SECONDS:
+                self._table.update_incremental()
+            else:
+                self._table = open_table(name)
+            table = self._table
             version = (table.version(), str(table.metadata().id)) if table is not None else (-1, "")
             if self._held is None or self._held[0] != version:
                 self._held = version, self._read(table)
