@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -109,13 +110,44 @@ class SnmpCredentials(_Model):
         return self
 
 
+#: of devices of kind redfish, where aiops.yaml gives none (seconds)
+REDFISH_TIMEOUT = 10.0
+REDFISH_DEADLINE = 45.0
+
+
+class RedfishCredentials(_Model):
+    """How to talk to a Redfish service. Certificates are verified unless a fingerprint is pinned."""
+
+    user: str | None = None
+    password: SecretStr | None = None
+    session: bool = Field(True, description="log in once and keep the session; false: HTTP basic authentication")
+    scheme: Literal["https", "http"] = "https"
+    ca_file: str | None = Field(None, description="PEM file with the authority that signed the service's certificate")
+    fingerprint: str | None = Field(None, description="SHA-256 of the service's certificate in hex, instead of a CA")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RedfishCredentials:
+        if self.password is not None and not self.user:
+            raise ValueError("'password' needs 'user' as well")
+        if self.fingerprint is not None:
+            digits = self.fingerprint.lower().removeprefix("sha256:").replace(":", "").replace(" ", "")
+            if len(digits) != 64 or not set(digits) <= set("0123456789abcdef"):
+                raise ValueError("'fingerprint': expected the SHA-256 of the certificate, 64 hexadecimal digits")
+            if self.ca_file is not None:
+                raise ValueError("give 'ca_file' or 'fingerprint', not both")
+        if self.scheme == "http" and (self.fingerprint is not None or self.ca_file is not None):
+            raise ValueError("'fingerprint' and 'ca_file' are for scheme https")
+        return self
+
+
 class Device(_Model):
     """A device to poll."""
 
     name: str = Field(min_length=1, max_length=255)
-    kind: Literal["snmp"] = "snmp"
-    address: str = Field(min_length=1, description="host or host:port, port 161 when left out")
+    kind: Literal["snmp", "redfish"] = "snmp"
+    address: str = Field(min_length=1, description="host or host:port, the protocol's port when left out")
     snmp: SnmpCredentials = SnmpCredentials()
+    redfish: RedfishCredentials = RedfishCredentials()
     interval: Interval = 60.0
     timeout: Annotated[Duration, Field(gt=0, le=60)] = 2.0
     retries: int = Field(2, ge=0, le=10)
@@ -127,13 +159,170 @@ class Device(_Model):
     labels: Mapping[str, str] = Field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _management_controllers_are_slow(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("kind") == "redfish":
+            return {"timeout": REDFISH_TIMEOUT, "deadline": REDFISH_DEADLINE, **given}
+        return given
+
+
+class Discovery(_Model):
+    """A subnet that is searched for SNMP agents; only what is written here is ever asked."""
+
+    name: Name
+    subnet: str = Field(description="CIDR, at most 1,024 addresses, for example 192.0.2.0/26")
+    snmp: SnmpCredentials = SnmpCredentials()
+    interval: Interval = Field(3600.0, description="how often to search again")
+    rate: float = Field(20.0, gt=0, le=1000, description="addresses asked a second")
+    poll: bool = Field(False, description="poll what is found; otherwise it is only listed as an entity")
+
+
+class NamedQuery(_Model):
+    """A query whose result is stored under a name of its own."""
+
+    name: str = Field(min_length=1, max_length=255, description="the metric's name")
+    query: str = Field(min_length=1)
+
+
+class Pull(_Model):
+    """An API that is asked for what is new."""
+
+    name: Name
+    kind: Literal["datadog", "splunk", "thousandeyes", "prometheus", "servicenow"]
+    url: str = Field(min_length=1, description="base address of the API, for example https://api.datadoghq.eu")
+    token: SecretStr | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    application_key: SecretStr | None = Field(None, description="datadog: the second key")
+    queries: tuple[str | NamedQuery, ...] = Field(
+        (), description="datadog, prometheus: metric queries, each a text or {name, query}; splunk: searches"
+    )
+    logs: str | None = Field(None, description="datadog: log search; '*' for all logs")
+    tables: tuple[Literal["incident", "kb_knowledge", "problem", "change_request"], ...] = ("incident", "kb_knowledge")
+    account: str | None = Field(None, description="thousandeyes: account group (aid)")
+    tests: tuple[str, ...] = Field((), description="thousandeyes: names or ids of tests; empty: all enabled ones")
+    host_label: str | None = Field(None, description="prometheus: the label that names the host")
+    time: Literal["index", "event"] = Field(
+        "index", description="splunk: go by when events were indexed, or by their own time"
+    )
+    reach: Annotated[Duration, Field(gt=0)] = Field(
+        7 * 86_400.0, description="splunk, by index time: how old an event may be when it is indexed"
+    )
+    interval: Interval = 60.0
+    since: Annotated[Duration, Field(gt=0)] = Field(3600.0, description="how far back the first fetch goes")
+    overlap: Duration = Field(300.0, description="how much is asked for again, because indexes lag")
+    window: Annotated[Duration, Field(gt=0)] = Field(3600.0, description="most time that one request asks for")
+    settle: Duration = Field(30.0, description="datadog, prometheus: younger values may still change and wait")
+    step: Interval = Field(60.0, description="prometheus, datadog: resolution of metric queries")
+    page: int = Field(500, ge=1, le=10_000, description="records a page")
+    timeout: Annotated[Duration, Field(gt=0, le=300)] = 30.0
+    deadline: Annotated[Duration, Field(gt=0)] = Field(120.0, description="a fetch that takes longer is cut and named")
+    ca_file: str | None = Field(None, description="PEM file of an authority of your own")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Pull:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("'url' must be an address such as https://api.example.org, without '?' and '#'")
+        if parts.username or parts.password:
+            raise ValueError("'url' holds a user or password; use 'user' and 'password'")
+        if self.password is not None and not self.user:
+            raise ValueError("'password' needs 'user' as well")
+        basic = self.user is not None and self.password is not None
+        if self.kind == "datadog" and (self.token is None or self.application_key is None):
+            raise ValueError("datadog needs 'token' (the API key) and 'application_key'")
+        if self.kind == "thousandeyes" and self.token is None:
+            raise ValueError("thousandeyes needs 'token' (an OAuth bearer token)")
+        if self.kind in {"splunk", "servicenow"} and self.token is None and not basic:
+            raise ValueError(f"{self.kind} needs 'token', or 'user' and 'password'")
+        if self.kind in {"splunk", "prometheus"} and not self.queries:
+            raise ValueError(f"{self.kind} needs 'queries'")
+        if self.kind == "datadog" and not self.queries and self.logs is None:
+            raise ValueError("datadog needs 'queries' or 'logs'")
+        if self.kind == "datadog" and self.page > 1000:
+            raise ValueError("'page' of datadog is at most 1000")
+        if self.kind in {"datadog", "prometheus"} and self.step != int(self.step):
+            raise ValueError("'step' must be whole seconds")
+        return self
+
+    @property
+    def named_queries(self) -> tuple[tuple[str | None, str], ...]:
+        """(name or ``None``, query) of each query."""
+        return tuple((None, entry) if isinstance(entry, str) else (entry.name, entry.query) for entry in self.queries)
+
+
+class Tail(_Model):
+    """Log files that are followed."""
+
+    name: Name
+    paths: tuple[str, ...] = Field(min_length=1, description="files or patterns such as /var/log/app/*.log")
+    format: Literal["text", "json_lines", "syslog", "journal"] = "text"
+    host: str | None = Field(None, description="the host these lines are of; this machine when left out")
+    app: str | None = Field(None, description="the program; the file's name when left out")
+    multiline: str | None = Field(
+        None, description="regular expression of a first line; 'auto' knows stack traces; none: each line alone"
+    )
+    from_start: bool = Field(True, description="read what a file holds when it is first seen")
+    compressed: bool = Field(False, description="read rotated .gz files that were never seen as well")
+
+
+class Folder(_Model):
+    """A folder of documents for the knowledge base: Markdown, HTML, PDF, DOCX, text."""
+
+    name: Name
+    path: str = Field(min_length=1)
+    pattern: str = Field("**/*", description="which files, as a glob")
+    interval: Interval = 60.0
+    max_bytes: int = Field(50_000_000, ge=1, description="larger files are reported, not read")
+
+
+class SyslogListener(_Model):
+    """Where syslog is received, each ``host:port``; nothing is received where none is given."""
+
+    udp: tuple[str, ...] = ()
+    tcp: tuple[str, ...] = ()
+    tls: tuple[str, ...] = ()
+    certificate: str | None = Field(None, description="tls: PEM file with certificate and chain")
+    private_key: str | None = Field(None, description="tls: PEM file")
+    client_ca: str | None = Field(None, description="tls: PEM file; only clients with its certificates may send")
+    allow: tuple[str, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
+    zone: str = Field("UTC", description="time zone of RFC 3164 timestamps, which name none")
+
+
+class TrapListener(_Model):
+    """Where SNMP traps and informs are received."""
+
+    udp: tuple[str, ...] = ()
+    communities: tuple[SecretStr, ...] = Field((), description="v2c communities that are believed")
+    users: tuple[SnmpCredentials, ...] = Field((), description="v3 users")
+    engine_ids: tuple[str, ...] = Field((), description="v3 traps: engine ids of the senders, in hex")
+    allow: tuple[str, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
+
+
+class Listen(_Model):
+    """Datagrams and streams that are received without HTTP."""
+
+    syslog: SyslogListener = SyslogListener()
+    traps: TrapListener = TrapListener()
+
+
+class Reading(_Model):
+    """How the JSON of a source becomes rows: every field is a JMESPath expression on one item."""
+
+    items: str = Field("@", description="where the items stand in the body")
+    kind: Literal["point", "log", "change", "alert"] = "point"
+    fields: Mapping[str, str] = Field(description="field → expression, for example {host: 'agent.name'}")
+
 
 class Source(_Model):
     """Limits and expectations of one source of deliveries."""
 
-    format: Literal["telegraf", "generic", "collected"] | None = None
+    format: str | None = Field(None, description="how its deliveries are written")
     freshness: Duration = Field(900.0, description="older than this, the source is called late")
     max_series: int | None = Field(None, ge=1, description="refuse series beyond this number, visibly")
+    secret: SecretStr | None = Field(None, description="with which the sender signs what it sends (Sentry webhooks)")
+    reading: tuple[Reading, ...] = Field((), description="generic JSON: how to read what this source sends")
 
 
 class Entity(_Model):
@@ -257,6 +446,11 @@ class Retention(_Model):
     hour_receipts: Kept = 800 * _DAY
     alerts: Kept = 800 * _DAY
     changes: Kept = 800 * _DAY
+    log_events: Kept = 30 * _DAY
+    error_events: Kept = 180 * _DAY
+    spans: Kept = 14 * _DAY
+    tickets: Kept = None
+    documents: Kept = None
     incidents: Kept = None
 
     @model_validator(mode="after")
@@ -285,6 +479,11 @@ class Config(_Model):
     version: Literal[1] = 1
     collect: Collect = Collect()
     devices: tuple[Device, ...] = ()
+    discover: tuple[Discovery, ...] = ()
+    pull: tuple[Pull, ...] = ()
+    tail: tuple[Tail, ...] = ()
+    folders: tuple[Folder, ...] = ()
+    listen: Listen = Listen()
     sources: Mapping[Name, Source] = Field(default_factory=dict)
     entities: tuple[Entity, ...] = ()
     default_rules: bool = Field(
@@ -303,6 +502,10 @@ class Config(_Model):
     def _names_are_unique(self) -> Config:
         named: tuple[tuple[str, Sequence[Any]], ...] = (
             ("devices", self.devices),
+            ("discover", self.discover),
+            ("pull", self.pull),
+            ("tail", self.tail),
+            ("folders", self.folders),
             ("rules", self.rules),
             ("maintenance", self.maintenance),
             ("entities", self.entities),

@@ -14,11 +14,14 @@ from aiops_assets.cli.output import PROBLEM, USAGE, clean, console, duration, fa
 
 if TYPE_CHECKING:
     from aiops_assets.live.rebuild import RebuildReport
-    from aiops_assets.replay.backfill import Backfilled, ChangesBackfilled, Progress
+    from aiops_assets.replay.backfill import Backfilled, Progress
+    from aiops_assets.replay.events import EventsBackfilled
     from aiops_assets.replay.submission import Webserver
     from aiops_assets.settings import Settings
 
-POINTS, CHANGES, MARTS = "metric_points", "changes", "marts"
+POINTS, MARTS = "metric_points", "marts"
+#: hours and days of what deliveries tell without any derivation
+EVENTS = ("changes", "log_events", "error_events", "spans", "tickets", "documents")
 #: all of these come from one derivation
 DERIVED = ("baselines", "anomalies", "alerts", "alert_decisions", "hour_receipts", "hour_closed")
 _SHOWN = 40
@@ -46,7 +49,7 @@ def backfill(
     last: Annotated[str, typer.Argument(metavar="TO", help="Up to, not including, this time.")],
     assets: Annotated[
         str,
-        typer.Option(help=f"Only these, with commas: {POINTS}, {CHANGES}, {', '.join(DERIVED)}, {MARTS}."),
+        typer.Option(help=f"Only these, with commas: {POINTS}, {', '.join((*EVENTS, *DERIVED))}, {MARTS}."),
     ] = "",
     in_dagster: Annotated[
         bool, typer.Option("--in-dagster", help="Submit it to the running Dagster and follow it there.")
@@ -96,7 +99,7 @@ def _span(first: str, last: str) -> _Span:
 
 
 def _chosen(assets: str) -> set[str]:
-    known = (POINTS, CHANGES, *DERIVED, MARTS)
+    known = (POINTS, *EVENTS, *DERIVED, MARTS)
     names = {name.strip() for name in assets.split(",") if name.strip()} or set(known)
     unknown = sorted(names - set(known))
     if unknown:
@@ -108,14 +111,18 @@ def _chosen(assets: str) -> set[str]:
 
 
 def _here(settings: Settings, span: _Span, chosen: set[str], outcome: _Outcome, *, quiet: bool) -> None:
-    from aiops_assets.replay.backfill import backfill_changes, backfill_hours, backfill_points
+    from aiops_assets.replay.backfill import backfill_hours, backfill_points
+    from aiops_assets.replay.events import backfill_events
+    from aiops_assets.tables import TABLES
 
     try:
         with _bar() as progress:
             if POINTS in chosen:
                 _told_points(backfill_points(settings, span.hours, progress=progress), outcome, quiet=quiet)
-            if CHANGES in chosen:
-                _told_changes(backfill_changes(settings, span.days, progress=progress), outcome, quiet=quiet)
+            events = {
+                name: span.hours if TABLES[name].partition == "hour" else span.days for name in EVENTS if name in chosen
+            }
+            _told_events(backfill_events(settings, events, progress=progress), outcome, quiet=quiet)
             if chosen & set(DERIVED):
                 done = backfill_hours(settings, span.hours, progress=progress)
                 _told_hours(done, outcome, quiet=quiet)
@@ -158,13 +165,17 @@ def _told_points(report: RebuildReport, outcome: _Outcome, *, quiet: bool) -> No
         console().print(f"{POINTS}: {_words(counts)}; {said} ({duration(report.seconds)})")
 
 
-def _told_changes(report: ChangesBackfilled, outcome: _Outcome, *, quiet: bool) -> None:
-    outcome.document["changes"] = report.document()
-    if not quiet:
-        added, rows = sum(day.added for day in report.days), sum(day.rows for day in report.days)
-        released = sum(not day.complete for day in report.days)
-        said = f", segments of {released} days were released" if released else ""
-        console().print(f"{CHANGES}: {rows} stored, {added} added{said} ({duration(report.seconds)})")
+def _told_events(reports: Sequence[EventsBackfilled], outcome: _Outcome, *, quiet: bool) -> None:
+    from aiops_assets.tables import TABLES
+
+    for report in reports:
+        outcome.document[report.table] = report.document()
+        if not quiet:
+            added, rows = sum(part.added for part in report.partitions), sum(part.rows for part in report.partitions)
+            released = sum(not part.complete for part in report.partitions)
+            grain = TABLES[report.table].partition
+            said = f", segments of {released} {grain}s were released" if released else ""
+            console().print(f"{report.table}: {rows} stored, {added} added{said} ({duration(report.seconds)})")
 
 
 def _told_hours(done: Backfilled, outcome: _Outcome, *, quiet: bool) -> None:
@@ -220,13 +231,16 @@ def _words(counts: dict[str, int]) -> str:
 def _in_dagster(settings: Settings, span: _Span, chosen: set[str], outcome: _Outcome) -> None:
     from aiops_assets.cli.up import dagster_url
     from aiops_assets.replay.submission import DagsterProblem, Webserver
+    from aiops_assets.tables import TABLES
 
     outcome.document["backfills"] = []
     try:
         with Webserver(dagster_url(settings)) as webserver:
             hourly = [name for name in (POINTS, *DERIVED) if name in chosen]
             _submitted(webserver, hourly, span.hours, span, outcome)
-            _submitted(webserver, [CHANGES] if CHANGES in chosen else [], span.days, span, outcome)
+            for grain, partitions in (("hour", span.hours), ("day", span.days)):
+                events = [name for name in EVENTS if name in chosen and TABLES[name].partition == grain]
+                _submitted(webserver, events, partitions, span, outcome)
             marts = webserver.partitioned_assets(MARTS) if MARTS in chosen else []
             _submitted(webserver, marts, span.days, span, outcome)
     except DagsterProblem as problem:

@@ -6,7 +6,7 @@ are fetched (``host``, ``snmp``) and when (``scheduler``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,9 +19,27 @@ UP = "aiops.device.up"
 POLL_DURATION = "aiops.device.poll.duration"
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Bytes that were fetched as their sender writes them, to be read by a format of ``formats``.
+
+    ``delivery_id`` is the same for the same content, so that what is fetched again is told apart; "" for a new one.
+    """
+
+    body: bytes
+    format: str
+    content_type: str = "application/json"
+    delivery_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Poll:
-    """The outcome of one poll. ``error`` says in one line what is missing although ``up`` may be true."""
+    """The outcome of one poll. ``error`` says in one line what is missing although ``up`` may be true.
+
+    ``fetched`` goes to the landing zone as it is; ``delivered`` is called on the event loop once all of it is durable,
+    which is when a high-water mark may move. It is never called for what could not be stored: fetch that again.
+    """
 
     up: bool = False
     points: list[Point] = field(default_factory=list)
@@ -30,6 +48,8 @@ class Poll:
     error: str | None = None
     #: the deadline cut this poll
     cut: bool = False
+    fetched: list[Fetched] = field(default_factory=list)
+    delivered: Callable[[], None] | None = None
 
 
 class Poller(Protocol):

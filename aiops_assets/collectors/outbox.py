@@ -11,11 +11,13 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ulid import ULID
 
+from aiops_assets.collectors.document import Fetched
 from aiops_assets.landing.segment import Delivery
 from aiops_assets.landing.writer import LandingFull, SegmentWriter
 
@@ -31,11 +33,28 @@ RETRY_SECONDS = 1.0
 DELIVERY_BYTES = 1 << 20
 
 
+@dataclass(slots=True)
+class _Fetch:
+    """Deliveries that were fetched together: only when none of them was given up may they count as delivered."""
+
+    waiting: int
+    delivered: Callable[[], None] | None
+    given_up: bool = False
+
+    def written(self) -> None:
+        self.waiting -= 1
+        if self.waiting == 0 and not self.given_up and self.delivered is not None:
+            self.delivered()
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     source: str
     body: bytes
     at: int
+    #: a whole delivery that was fetched, and those fetched with it; ``None`` for a document of our own
+    fetched: Fetched | None = None
+    fetch: _Fetch | None = None
 
 
 class Outbox:
@@ -70,11 +89,22 @@ class Outbox:
 
     def put(self, source: str, body: bytes) -> None:
         """Add an encoded document; the oldest make room when the buffer is full."""
-        self._waiting.append(_Waiting(source, body, time.time_ns() // 1000))
-        self._size += len(body)
+        self._add(_Waiting(source, body, time.time_ns() // 1000))
+
+    def deliver(self, source: str, fetched: Sequence[Fetched], delivered: Callable[[], None] | None) -> None:
+        """Add what was fetched; ``delivered`` is called on the event loop when all of it is durable."""
+        now = time.time_ns() // 1000
+        fetch = _Fetch(len(fetched), delivered)
+        for one in fetched:
+            self._add(_Waiting(source, one.body, now, one, fetch))
+        if not fetched and delivered is not None:
+            delivered()
+
+    def _add(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self._size += len(waiting.body)
         while self._size > self._max_bytes and len(self._waiting) > 1:
-            self._size -= len(self._waiting.popleft().body)
-            self.dropped += 1
+            self._give_up_oldest()
             if self.dropped == 1 or self.dropped % 1000 == 0:
                 log.error("the landing zone takes nothing (%s): %d documents were given up", self.blocked, self.dropped)
         self._wake.set()
@@ -128,6 +158,9 @@ class Outbox:
             self.blocked = str(error)
             return
         self.written += len(taken)
+        for waiting in taken:
+            if waiting.fetch is not None:
+                waiting.fetch.written()
         if self.blocked is not None:
             log.warning("the landing zone takes documents again; %d were given up so far", self.dropped)
             self.blocked = None
@@ -137,8 +170,14 @@ class Outbox:
         self._waiting = taken
         self._size += size
         while self._size > self._max_bytes and len(self._waiting) > 1:
-            self._size -= len(self._waiting.popleft().body)
-            self.dropped += 1
+            self._give_up_oldest()
+
+    def _give_up_oldest(self) -> None:
+        oldest = self._waiting.popleft()
+        self._size -= len(oldest.body)
+        self.dropped += 1
+        if oldest.fetch is not None:
+            oldest.fetch.given_up = True
 
     def _append(self, taken: list[_Waiting]) -> None:
         if taken:
@@ -152,6 +191,9 @@ def deliveries(documents: list[_Waiting]) -> list[Delivery]:
     made: list[Delivery] = []
     sizes: dict[str, int] = {}
     for document in documents:
+        if document.fetched is not None:
+            made.append(_as_fetched(document, document.fetched))
+            continue
         group = grouped.setdefault(document.source, [])
         if group and sizes[document.source] + len(document.body) > DELIVERY_BYTES:
             made.append(_delivery(group))
@@ -161,6 +203,18 @@ def deliveries(documents: list[_Waiting]) -> list[Delivery]:
         sizes[document.source] = sizes.get(document.source, 0) + len(document.body)
     made.extend(_delivery(group) for group in grouped.values() if group)
     return made
+
+
+def _as_fetched(waiting: _Waiting, fetched: Fetched) -> Delivery:
+    own = {"idempotency-key": fetched.delivery_id} if fetched.delivery_id else {}
+    return Delivery(
+        delivery_id=fetched.delivery_id or str(ULID()),
+        received_at=waiting.at,
+        source=waiting.source,
+        content_type=fetched.content_type,
+        body=fetched.body,
+        headers={**fetched.headers, **own, "format": fetched.format},
+    )
 
 
 def _delivery(group: list[_Waiting]) -> Delivery:

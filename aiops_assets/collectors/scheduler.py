@@ -21,23 +21,35 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from aiops_assets.collectors.document import Poll, Poller, document, encode
+from aiops_assets.collectors.document import Fetched, Poll, Poller, document, encode
 from aiops_assets.collectors.host import HostPoller
 from aiops_assets.collectors.outbox import Outbox
 from aiops_assets.collectors.snmp.engine import Engine
 from aiops_assets.collectors.snmp.poll import SnmpPoller
 from aiops_assets.collectors.snmp.profile import Profile, ProfileError, load_profiles, shipped_profiles
 from aiops_assets.collectors.snmp.window import Window
-from aiops_assets.config import Config, ConfigError, ConfigFile, Device, HostCollection
+from aiops_assets.config import (
+    Config,
+    ConfigError,
+    ConfigFile,
+    Device,
+    Discovery,
+    Folder,
+    HostCollection,
+    Pull,
+    Tail,
+)
 from aiops_assets.landing.writer import SegmentWriter, WriterBusy
 from aiops_assets.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: what aiops.yaml can declare to be polled
+Declared = Device | HostCollection | Pull | Tail | Folder | Discovery
 WRITER_ID = "collector"
 STATUS_FILE = "status.json"
 STATE_FILE = "state.json"
@@ -129,13 +141,25 @@ class Pulse:
         self.start()
 
 
+class Destination(Protocol):
+    """Where documents and fetched bytes go: an ``Outbox``, or something in its place."""
+
+    def put(self, source: str, body: bytes) -> None:
+        """Take an encoded document."""
+        ...
+
+    def deliver(self, source: str, fetched: Sequence[Fetched], delivered: Callable[[], None] | None) -> None:
+        """Take what was fetched; call ``delivered`` when it is durable."""
+        ...
+
+
 class Watch:
-    """One device's turns. ``report`` takes finished documents: (source, bytes)."""
+    """One device's turns. ``outbox`` takes finished documents and what was fetched."""
 
     def __init__(
         self,
         poller: Poller,
-        report: Callable[[str, bytes], None],
+        outbox: Destination,
         pulse: Pulse | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -152,7 +176,7 @@ class Watch:
         self._retry_at = 0.0
         self._turn_at = float("-inf")
         self._last_ts = 0
-        self._report, self._clock = report, clock
+        self._outbox, self._clock = outbox, clock
         self._pulse = pulse or Pulse()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -264,7 +288,9 @@ class Watch:
     def _publish(self, outcome: Poll, duration: float, ts: int) -> None:
         made = document(self.poller.name, self.poller.kind, ts, outcome, duration)
         self.points = len(made["points"])
-        self._report(self.poller.source, encode(made))
+        self._outbox.put(self.poller.source, encode(made))
+        if outcome.fetched or outcome.delivered is not None:
+            self._outbox.deliver(self.poller.source, outcome.fetched, outcome.delivered)
 
     def status(self) -> dict[str, Any]:
         """This device in the status file."""
@@ -303,14 +329,18 @@ class Collector:
         self._profiles = profiles
         self._host_name = host_name
         #: by (kind, name), with what each was made from
-        self.watches: dict[tuple[str, str], tuple[Device | HostCollection, Watch]] = {}
+        self.watches: dict[tuple[str, str], tuple[Declared, Watch]] = {}
 
     async def apply(self, config: Config) -> None:
         """Start, replace and stop watches so that they are what the configuration says."""
-        wanted: dict[tuple[str, str], Device | HostCollection] = {("snmp", d.name): d for d in config.devices}
+        wanted: dict[tuple[str, str], Declared] = {(d.kind, d.name): d for d in config.devices}
+        wanted |= {("pull", pull.name): pull for pull in config.pull}
+        wanted |= {("tail", tail.name): tail for tail in config.tail}
+        wanted |= {("folder", folder.name): folder for folder in config.folders}
+        wanted |= {("discover", discovery.name): discovery for discovery in config.discover}
         if config.collect.host.enabled:
             wanted["host", ""] = config.collect.host
-        if self._engine is None and config.devices:
+        if self._engine is None and any(kind in {"snmp", "discover"} for kind, _ in wanted):
             self._engine = await asyncio.to_thread(self._make_engine)
         gone = [key for key, (made_from, _) in self.watches.items() if wanted.get(key) != made_from]
         for key in gone:
@@ -323,7 +353,7 @@ class Collector:
         fresh = [key for key in wanted if key not in self.watches]
         within = max(1.0, len(fresh) / WARM_UP_RATE)
         for number, key in enumerate(fresh):
-            watch = Watch(self._poller(key, wanted[key]), self._outbox.put, self.pulse)
+            watch = Watch(self._poller(key, wanted[key]), self._outbox, self.pulse)
             self.watches[key] = (wanted[key], watch)
             watch.start(within)
             if number % 50 == 49:
@@ -331,12 +361,14 @@ class Collector:
         if fresh:
             log.info("%d devices polled, %d of them new or changed", len(self.watches), len(fresh))
 
-    def _poller(self, key: tuple[str, str], made_from: Device | HostCollection) -> Poller:
+    def _poller(self, key: tuple[str, str], made_from: Declared) -> Poller:
         state = self._states.get(_state_key(key))
         if isinstance(made_from, HostCollection):
             return HostPoller(
                 interval=made_from.interval, processes=made_from.processes, name=self._host_name, state=state
             )
+        if not isinstance(made_from, Device) or made_from.kind != "snmp":
+            return _other_poller(made_from, state)
         assert self._engine is not None  # noqa: S101 - made before the first device
         return SnmpPoller(made_from, self._engine, self._profiles, state, self._window)
 
@@ -357,6 +389,11 @@ class Collector:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+
+
+def _other_poller(made_from: Declared, state: Mapping[str, Any] | None) -> Poller:
+    """A poller whose module is imported only where something of its kind is declared."""
+    raise NotImplementedError(type(made_from).__name__)
 
 
 def _state_key(key: tuple[str, str]) -> str:

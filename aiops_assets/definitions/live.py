@@ -13,11 +13,18 @@ import dagster as dg
 from aiops_assets.config import Config, ConfigError, load_config
 from aiops_assets.detection.assets import detection_specs
 from aiops_assets.detection.checks import detection_checks
+from aiops_assets.errors.assets import error_specs
+from aiops_assets.errors.checks import error_checks
 from aiops_assets.incidents.assets import incident_specs
+from aiops_assets.incidents.checks import ticket_checks
+from aiops_assets.knowledge.assets import knowledge_specs
+from aiops_assets.knowledge.checks import knowledge_checks
 from aiops_assets.lake.assets import drops_key
 from aiops_assets.landing.assets import quarantine_asset
 from aiops_assets.landing.checks import no_segment_missing, quarantine_not_growing
 from aiops_assets.live.assets import backfillable
+from aiops_assets.logs.assets import log_specs
+from aiops_assets.logs.checks import log_checks
 from aiops_assets.settings import Settings, load_settings
 from aiops_assets.sources.catalogue import entries
 from aiops_assets.sources.factory import source_checks, source_spec
@@ -41,8 +48,16 @@ def build_definitions(settings: Settings | None = None, config: Config | None = 
         assets=[
             *(source_spec(entry) for entry in sources),
             quarantine_asset(drops),
-            *backfillable([*telemetry_specs(drops), *detection_specs()]),
-            *incident_specs(),
+            *backfillable(
+                [
+                    *telemetry_specs(drops),
+                    *detection_specs(),
+                    *log_specs(drops),
+                    *error_specs(drops),
+                    *incident_specs(drops),
+                    *knowledge_specs(drops),
+                ]
+            ),
         ],
         asset_checks=[
             *source_checks(sources),
@@ -50,6 +65,10 @@ def build_definitions(settings: Settings | None = None, config: Config | None = 
             no_segment_missing,
             *telemetry_checks(),
             *detection_checks(),
+            *log_checks(),
+            *error_checks(),
+            *ticket_checks(),
+            *knowledge_checks(),
         ],
         jobs=[live_session_job(settings.session_seconds)],
         sensors=[

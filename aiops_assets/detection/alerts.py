@@ -129,7 +129,7 @@ class BatchRows:
 
 
 @dataclass(slots=True)
-class _Open:
+class OpenAlert:
     """An alert that has not ended: its newest revision."""
 
     alert_id: str
@@ -163,7 +163,7 @@ class _Open:
 
 
 #: columns of ``tables.ALERTS`` that are fields of an open alert
-_COPIED = tuple(name for name in ALERTS.schema if name in _Open.__dataclass_fields__)
+_COPIED = tuple(name for name in ALERTS.schema if name in OpenAlert.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class AlertBook:
 
     def __init__(self, history_after: int | None = HISTORY_AFTER) -> None:
         self._history_after = history_after
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenAlert] = {}
         self._closed: dict[str, _Closed] = {}
         #: newest revision told of alerts that this book may not know, by alert_id
         self._told: dict[str, int] = {}
@@ -226,7 +226,7 @@ class AlertBook:
                 self._start(key, transition, series, windows, position, rows)
             else:
                 self._end(key, transition, series, position, rows)
-        return _frame(rows)
+        return revisions_frame(rows)
 
     def recheck(
         self,
@@ -267,8 +267,8 @@ class AlertBook:
             alert.state, alert.suppressed_by = ("suppressed" if window else FIRING), explanation
             alert.suppressed_until = window.ends_at if window else None
             alert.changed_at, alert.revision = changed_at, alert.revision + 1
-            rows.append(_row(alert, (changed_at, "", 0)))
-        return _frame(rows)
+            rows.append(revision_row(alert, (changed_at, "", 0)))
+        return revisions_frame(rows)
 
     def export(self) -> dict[str, Any]:
         """Everything as JSON-able values, in an order that follows from them alone."""
@@ -279,7 +279,7 @@ class AlertBook:
 
     def adopt_state(self, state: Mapping[str, Any]) -> None:
         """Take over an ``export`` in place of everything."""
-        self._open = {entry["fingerprint"]: _Open(**entry) for entry in state["open"]}
+        self._open = {entry["fingerprint"]: OpenAlert(**entry) for entry in state["open"]}
         self._closed = {key: _Closed(**entry) for key, entry in state["closed"].items()}
 
     def drop_absences_but(self, silent: Collection[tuple[str, str]]) -> None:
@@ -300,7 +300,7 @@ class AlertBook:
 
     def open_rows(self) -> pl.DataFrame:
         """The open alerts as they stand."""
-        return _frame([_row(alert, (alert.changed_at, "", 0)) for alert in self._open.values()])
+        return revisions_frame([revision_row(alert, (alert.changed_at, "", 0)) for alert in self._open.values()])
 
     def ended_at(self) -> dict[str, int]:
         """alert_id → end (µs) of alerts that ended lately."""
@@ -320,7 +320,7 @@ class AlertBook:
         self._open, self._closed = {}, {}
         self._told = {name: row["revision"] for name, row in told.items()}
         for key, alert in derived._open.items():
-            mine = _Open(**_fields(alert))
+            mine = OpenAlert(**_fields(alert))
             row = told.get(alert.alert_id)
             if row is not None:
                 mine.revision = row["revision"]
@@ -365,7 +365,7 @@ class AlertBook:
         evidence = dict(transition.evidence)
         if reopened:
             evidence |= {"reopened": reopened, "fired_again_at": when(transition.starts_at)}
-        alert = _Open(
+        alert = OpenAlert(
             alert_id=alert_id(key, starts_at),
             fingerprint=key,
             kind=transition.kind,
@@ -390,11 +390,11 @@ class AlertBook:
             decided_at=transition.at,
         )
         self._open[key] = alert
-        rows.append(_row(alert, position))
+        rows.append(revision_row(alert, position))
 
     def _sharpen(
         self,
-        alert: _Open,
+        alert: OpenAlert,
         transition: Transition,
         series: Mapping[str, Any],
         position: tuple[int, str, int],
@@ -410,7 +410,7 @@ class AlertBook:
             evidence["reopened"] = alert.reopened
         alert.evidence = _json(evidence)
         alert.changed_at, alert.revision = max(transition.at, alert.changed_at), alert.revision + 1
-        rows.append(_row(alert, position))
+        rows.append(revision_row(alert, position))
 
     def _end(
         self,
@@ -435,7 +435,7 @@ class AlertBook:
             "resolved",
         )
         alert.value, alert.evidence = _finite(transition.value), _json(evidence)
-        rows.append(_row(alert, position, ends_at=transition.at))
+        rows.append(revision_row(alert, position, ends_at=transition.at))
         closed = _Closed(
             alert.starts_at, transition.at, alert.started_at, alert.revision, alert.reopened, alert.series_id
         )
@@ -501,7 +501,7 @@ def _title(transition: Transition, series: Mapping[str, Any]) -> str:
     return f"{printable(series['metric'], 100)}{printable(f' ({labels})', 100) if labels else ''} on {host}: {summary}"
 
 
-def _fields(entry: _Open | _Closed) -> dict[str, Any]:
+def _fields(entry: OpenAlert | _Closed) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in entry.__slots__}
 
 
@@ -513,7 +513,7 @@ def _json(evidence: Mapping[str, object]) -> str:
     return orjson.dumps(evidence, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS).decode()
 
 
-def _row(alert: _Open, position: tuple[int, str, int], ends_at: int | None = None) -> dict[str, Any]:
+def revision_row(alert: OpenAlert, position: tuple[int, str, int], ends_at: int | None = None) -> dict[str, Any]:
     received_at, writer, seq = position
     row = {name: getattr(alert, name) for name in _COPIED}
     return row | {
@@ -526,7 +526,7 @@ def _row(alert: _Open, position: tuple[int, str, int], ends_at: int | None = Non
     }
 
 
-def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+def revisions_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     schema = ALERTS.schema | {column: pl.Int64() for column in _TIMES}
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
         pl.col(column).cast(TIMESTAMP) for column in _TIMES

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aiops_assets.config import Reading
     from aiops_assets.formats.batch import Parsed
     from aiops_assets.landing.segment import Delivery
 
@@ -25,6 +26,33 @@ _MODULES = {
     "generic": "generic_json",
     "collected": "collected",
     "prometheus_range": "prometheus_range",
+    "remote_write": "remote_write",
+    "otlp_metrics": "otlp_metrics",
+    "otlp_logs": "otlp_logs",
+    "otlp_traces": "otlp_traces",
+    "collectd": "collectd",
+    "netdata": "netdata",
+    "alertmanager": "alertmanager",
+    "grafana": "grafana",
+    "datadog": "datadog",
+    "cloudevents": "cloudevents",
+    "redfish_event": "redfish_event",
+    "sentry": "sentry",
+    "sentry_envelope": "sentry_envelope",
+    "hec": "hec",
+    "hec_raw": "hec_raw",
+    "json_lines": "json_lines",
+    "elastic_bulk": "elastic_bulk",
+    "journal": "journal",
+    "syslog": "syslog",
+    "text": "text",
+    "snmp_trap": "snmp_trap",
+    "datadog_api": "datadog_api",
+    "splunk_export": "splunk_export",
+    "thousandeyes": "thousandeyes",
+    "servicenow": "servicenow",
+    "documents": "documents",
+    "rows": "rows",
 }
 
 
@@ -49,8 +77,15 @@ def _lazy(format_name: str) -> Callable[[Sequence[Delivery]], Parsed]:
 FORMATS: Mapping[str, Callable[[Sequence[Delivery]], Parsed]] = {name: _lazy(name) for name in _MODULES}
 
 
-def parse(format_name: str, deliveries: Sequence[Delivery]) -> Parsed:
-    """Read deliveries of one format; with an unknown format every delivery is rejected whole."""
+def parse(format_name: str, deliveries: Sequence[Delivery], readings: Sequence[Reading] = ()) -> Parsed:
+    """Read deliveries of one format; with an unknown format every delivery is rejected whole.
+
+    Generic JSON of a source for which ``aiops.yaml`` declares ``readings`` is read by those.
+    """
+    if readings and format_name == "generic":
+        from aiops_assets.formats import mapped
+
+        return mapped.parse(deliveries, readings)
     if format_name in FORMATS:
         return FORMATS[format_name](deliveries)
     from aiops_assets.formats.batch import Parsed, Reject

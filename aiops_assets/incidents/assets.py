@@ -4,23 +4,30 @@ What belongs here: the spec of ``incidents`` (live) and the snapshot asset (lear
 lifecycle, which are plain Python beside this module.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
 
-from aiops_assets.lake.assets import LIVE, table_metadata
+from aiops_assets.lake.assets import LIVE, table_metadata, table_spec
 from aiops_assets.partitions import DAY_FORMAT, daily
 from aiops_assets.settings import Settings
-from aiops_assets.tables import ALERTS, CHANGES, ENTITIES, INCIDENTS
+from aiops_assets.tables import ALERTS, CHANGES, ENTITIES, INCIDENTS, TICKETS
 
 GROUP = "incidents"
 SNAPSHOT = "incident_snapshot"
 
 
-def incident_specs() -> list[dg.AssetSpec]:
-    """The live asset of this room."""
+def incident_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
+    """The live assets of this room; ``drops`` are the sources that feed them."""
     return [
+        table_spec(
+            TICKETS,
+            group=GROUP,
+            deps=drops,
+            about="A ticket has a row for every state that was seen of it; the newest is its present one.",
+        ),
         dg.AssetSpec(
             "incidents",
             deps=[ALERTS.name, ENTITIES.name, CHANGES.name],
@@ -30,7 +37,7 @@ def incident_specs() -> list[dg.AssetSpec]:
             group_name=GROUP,
             owners=[INCIDENTS.owner],
             kinds={"sqlalchemy"},
-        )
+        ),
     ]
 
 

@@ -20,7 +20,21 @@ from aiops_assets.lake.checks import SettingsResource
 from aiops_assets.lake.drawing import markdown_table
 from aiops_assets.lake.report import Report, TouchedPartition
 from aiops_assets.settings import Settings
-from aiops_assets.tables import ALERT_DECISIONS, ALERTS, ANOMALIES, BASELINES, CHANGES, HOUR_RECEIPTS, METRIC_POINTS
+from aiops_assets.tables import (
+    ALERT_DECISIONS,
+    ALERTS,
+    ANOMALIES,
+    BASELINES,
+    CHANGES,
+    DOCUMENTS,
+    ERROR_EVENTS,
+    HOUR_RECEIPTS,
+    LOG_EVENTS,
+    METRIC_POINTS,
+    SPANS,
+    TABLES,
+    TICKETS,
+)
 
 if TYPE_CHECKING:
     from aiops_assets.detection.receipts import Receipt
@@ -31,8 +45,10 @@ POINTS = METRIC_POINTS.name
 DERIVED = (BASELINES.name, ANOMALIES.name, ALERTS.name, ALERT_DECISIONS.name, HOUR_RECEIPTS.name, HOUR_CLOSED)
 #: one backfill at a time rewrites the tables of the live plane
 POOL = "live_tables"
-#: days of changes that one run looks for in the landing segments
-_DAYS_A_RUN = 31
+#: what deliveries tell without any derivation
+EVENTS = tuple(table.name for table in (CHANGES, LOG_EVENTS, ERROR_EVENTS, SPANS, TICKETS, DOCUMENTS))
+#: days, and hours, of events that one run looks for in the landing segments
+_DAYS_A_RUN, _HOURS_A_RUN = 31, 24
 #: a run says at most this often how far it has come
 _TELL_SECONDS = 10.0
 _MOST_SHOWN = 100
@@ -42,9 +58,10 @@ _TAGS = {"plane": "live"}
 def backfillable(specs: Iterable[dg.AssetSpec]) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Definitions that can be executed for those of the specs that can be backfilled, the others as they are."""
     by_name = {spec.key.path[-1]: spec for spec in specs}
-    points, changes = by_name.pop(POINTS), by_name.pop(CHANGES.name)
+    points = by_name.pop(POINTS)
+    events = [by_name.pop(name) for name in EVENTS]
     derived = [by_name.pop(name) for name in DERIVED]
-    return [_points_asset(points), _changes_asset(changes), _hours_asset(derived), *by_name.values()]
+    return [_points_asset(points), *map(_events_asset, events), _hours_asset(derived), *by_name.values()]
 
 
 def _points_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
@@ -82,30 +99,33 @@ def _points_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
     return metric_points
 
 
-def _changes_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
-    # Days have nothing to do with each other, and the changes of a run are held in memory.
+def _events_asset(spec: dg.AssetSpec) -> dg.AssetsDefinition:
+    # Hours and days have nothing to do with each other, and what a run adds is held in memory.
+    name = spec.key.path[-1]
+    at_once = _HOURS_A_RUN if TABLES[name].partition == "hour" else _DAYS_A_RUN
+
     @dg.multi_asset(
-        name=CHANGES.name,
+        name=name,
         specs=[spec.merge_attributes(tags=_TAGS)],
-        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=_DAYS_A_RUN),
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=at_once),
         pool=POOL,
         can_subset=True,
     )
-    def changes(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
-        from aiops_assets.replay.backfill import backfill_changes
+    def events(context: dg.AssetExecutionContext, settings: SettingsResource) -> Iterator[Any]:
+        from aiops_assets.replay.events import backfill_events
 
-        days = sorted(context.partition_keys)
-        report = backfill_changes(settings, days, progress=_progress(context.log.info))
-        said = {True: "every landing segment of the day is kept", False: "landing segments of the day were released"}
+        chosen = {name: sorted(context.partition_keys)}
+        (done,) = backfill_events(settings, chosen, progress=_progress(context.log.info))
+        said = {True: "every landing segment of it is kept", False: "landing segments of it were released"}
         touched = [
             TouchedPartition(
-                CHANGES.name, day.day, day.rows + day.added, day.added, numbers={"backfill": said[day.complete]}
+                name, part.partition, part.rows + part.added, part.added, numbers={"backfill": said[part.complete]}
             )
-            for day in report.days
+            for part in done.partitions
         ]
         yield from _results(context, touched, [])
 
-    return changes
+    return events
 
 
 def _hours_asset(specs: Sequence[dg.AssetSpec]) -> dg.AssetsDefinition:

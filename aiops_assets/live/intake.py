@@ -1,7 +1,7 @@
 """From deliveries to numbered points: the first, pure part of a micro-batch.
 
 What belongs here: parsing by format and source, numbering of series, refusal of points that cannot be true. Every byte
-of the deliveries ends as a point, a change, an entity or a quarantine entry.
+of the deliveries ends as a point, an event, a change, an entity or a quarantine entry.
 """
 
 from __future__ import annotations
@@ -14,15 +14,29 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
+from aiops_assets.config import Config, Reading
 from aiops_assets.formats import parse
-from aiops_assets.formats.batch import CHANGES_SCHEMA, ENTITIES_SCHEMA, Parsed
+from aiops_assets.formats.batch import CHANGES_SCHEMA, ENTITIES_SCHEMA, EXTERNAL_SCHEMA, Parsed
+from aiops_assets.formats.rows import encode
 from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.landing.quarantine import QuarantineEntry
 from aiops_assets.landing.segment import Delivery
+from aiops_assets.live.events import EVENT_TABLES, with_event_ids
 from aiops_assets.telemetry.series import SeriesDirectory
 
 #: stored when a delivery does not say how it is written
 DEFAULT_FORMAT = "generic"
+#: an instant (µs) beyond any that is stored, whose difference from another still fits 64 bits
+_FAR = 1 << 62
+
+
+#: source → how its generic JSON is to be read
+Readings = Callable[[str], Sequence[Reading]]
+
+
+def readings_of(config: Config) -> Readings:
+    """What ``aiops.yaml`` declares."""
+    return lambda source: config.sources[source].reading if source in config.sources else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,10 @@ class Intake:
     entities: pl.DataFrame
     quarantined: list[QuarantineEntry]
     refused_series: dict[str, int]
+    #: name in ``EVENT_TABLES`` → frame of ``Parsed`` by ingest position, every row with a time and an identifier
+    events: dict[str, pl.DataFrame]
+    #: news of external alerts, with ``starts_at`` in each row
+    external: pl.DataFrame
 
 
 def take_in(
@@ -62,8 +80,12 @@ def take_in(
     directory: SeriesDirectory,
     bounds: Bounds,
     series_limit: Callable[[str], int | None],
+    readings: Readings | None = None,
 ) -> Intake:
-    """Parse deliveries (in order of ingest position) and register their series in ``directory``."""
+    """Parse deliveries (in order of ingest position) and register their series in ``directory``.
+
+    ``readings`` tells how a source's generic JSON is to be read.
+    """
     groups: dict[tuple[str, str], list[int]] = {}
     for index, delivery in enumerate(deliveries):
         groups.setdefault((delivery.headers.get("format", DEFAULT_FORMAT), delivery.source), []).append(index)
@@ -76,15 +98,22 @@ def take_in(
     entities: list[pl.DataFrame] = [pl.DataFrame(schema=ENTITIES_SCHEMA)]
     quarantined: list[QuarantineEntry] = []
     refused: dict[str, int] = {}
+    events: dict[str, list[pl.DataFrame]] = {name: [] for name in (*EVENT_TABLES, "external")}
     for (format_name, source), members in groups.items():
         index_of = np.asarray(members, np.uint32)
-        parsed = parse(format_name, [deliveries[index] for index in members])
+        mine = [deliveries[index] for index in members]
+        parsed = parse(format_name, mine, readings(source) if readings else ())
         quarantined += [
             quarantine_entry(deliveries[members[reject.delivery]], reject.reason, reject.content, reject.offset)
             for reject in parsed.rejects
         ]
         changes.append(_rebased(parsed.changes, index_of))
         entities.append(parsed.entities)
+        for name, found in events.items():
+            rows = getattr(parsed, name)
+            if not rows.is_empty():
+                rows = rows.with_columns(pl.Series("delivery", index_of[rows["delivery"].to_numpy()], pl.UInt32))
+                found.append(timely(name, rows, deliveries, received, bounds, quarantined))
         if parsed.points.is_empty():
             continue
         numbers, added = directory.register(parsed.series, source, series_limit(source))
@@ -127,7 +156,49 @@ def take_in(
         pl.concat(entities),
         quarantined,
         refused,
+        {name: _in_order(events[name]) for name in EVENT_TABLES if events[name]},
+        _in_order(events["external"]) if events["external"] else pl.DataFrame(schema=EXTERNAL_SCHEMA),
     )
+
+
+def timely(
+    name: str,
+    rows: pl.DataFrame,
+    deliveries: Sequence[Delivery],
+    received: NDArray[np.int64],
+    bounds: Bounds,
+    quarantined: list[QuarantineEntry],
+) -> pl.DataFrame:
+    """Events with a time and an identifier; those whose time cannot be true are appended to ``quarantined``.
+
+    No hour is derived from events, so that they may be as old as history.
+
+    Args:
+        name: field of ``Parsed`` that the rows are of.
+        rows: with ``delivery`` as index into ``deliveries``.
+        received: time of acceptance by delivery, microseconds.
+    """
+    timed = rows["ts"].is_not_null()
+    accepted = pl.Series("received", received[rows["delivery"].to_numpy()])
+    if name != "external":
+        rows = with_event_ids(rows, deliveries, timed)
+    rows = rows.with_columns(pl.coalesce("ts", accepted).alias("ts"))
+    if name == "external":
+        rows = rows.with_columns(pl.coalesce("starts_at", "ts").alias("starts_at"))
+    age = accepted.to_numpy() - rows["ts"].clip(-_FAR, _FAR).to_numpy()
+    future = age < -bounds.future_seconds * MICROS_PER_SECOND
+    past = age > bounds.past_seconds * MICROS_PER_SECOND
+    for mask, reason in (
+        (future, f"event time more than {bounds.future_seconds:.0f} s in the future"),
+        (past, f"event time more than {bounds.past_seconds / 86_400:.0f} days in the past"),
+    ):
+        for (index,), group in rows.filter(pl.Series(mask)).group_by("delivery", maintain_order=True):
+            quarantined.append(quarantine_entry(deliveries[int(index)], reason, encode(name, group), 0, "rows"))
+    return rows.filter(pl.Series(~(future | past)))
+
+
+def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).sort("delivery", maintain_order=True) if len(parts) > 1 else parts[0]
 
 
 def _too_old(bounds: Bounds) -> str:

@@ -1,8 +1,9 @@
 """The micro-batch: landing segments in, points, anomalies, alerts and incidents out, in an order that survives any cut.
 
-Within a batch the order of commits is quarantine, series, changes, entities, points (with the ingest positions),
-anomalies, incidents, alerts. All before the points are idempotent; all after them follow from the points, so after a
-crash the next session derives them again from the tables and tells what was not told (``deriving``).
+Within a batch the order of commits is quarantine, series, changes, entities, events, external alerts with their
+incidents, points (with the ingest positions), anomalies, incidents, alerts. All before the points are idempotent; all
+after them follow from the points, so after a crash the next session derives them again from the tables and tells what
+was not told (``deriving``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from aiops_assets.config import Config, ConfigFile
 from aiops_assets.detection.alerts import AlertBook, BatchRows, Suppression, suppressions_of
 from aiops_assets.detection.derive import anomaly_rows
+from aiops_assets.detection.external import KIND, ExternalBook
 from aiops_assets.detection.handover import Shelf
 from aiops_assets.detection.judgement import Judgement
 from aiops_assets.detection.receipts import LATE, Receipt
@@ -32,10 +34,11 @@ from aiops_assets.live.closing import HourClock
 from aiops_assets.live.dedup import Deduplicator, rows_by_hour
 from aiops_assets.live.deriving import Deriver, Outcome
 from aiops_assets.live.entities import EntityBook, maintenance_rows
-from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, take_in
+from aiops_assets.live.events import EVENT_TABLES, EventTable, change_rows, event_rows
+from aiops_assets.live.intake import Bounds, Intake, point_documents, quarantine_entry, readings_of, take_in
 from aiops_assets.live.progress import Progress, read_progress
 from aiops_assets.live.rederive import Request, forget_request, read_request
-from aiops_assets.live.rows import change_id, hours_of, positions_of
+from aiops_assets.live.rows import hours_of, positions_of
 from aiops_assets.live.tally import Tally
 from aiops_assets.settings import Settings
 from aiops_assets.tables import (
@@ -70,6 +73,7 @@ class BatchReport:
     segments: int = 0
     deliveries: int = 0
     points: int = 0
+    events: int = 0
     anomalies: int = 0
     alerts: int = 0
     incidents: list[str] = field(default_factory=list)
@@ -120,9 +124,13 @@ class Pipeline:
         self._baselines = TableWriter(self.lake, BASELINES)
         self._anomalies = TableWriter(self.lake, ANOMALIES)
         self._alerts = TableWriter(self.lake, ALERTS)
-        self._changes = TableWriter(self.lake, CHANGES)
+        self._changes = EventTable(self.lake, CHANGES)
         self._entities_table = TableWriter(self.lake, ENTITIES)
         self._maintenance_table = TableWriter(self.lake, MAINTENANCE)
+        self._events = {name: EventTable(self.lake, table) for name, table in EVENT_TABLES.items()}
+        self._external = ExternalBook()
+        #: newest time (µs) of news of external alerts; hours and absences do not depend on it
+        self._news_upto = 0
         self._dedup = Deduplicator(self._directory, lambda hour: self._points.read(hour, ["series_id", "ts", "value"]))
         self._book = AlertBook()
         self._clock = HourClock(settings.close_grace_seconds)
@@ -144,7 +152,6 @@ class Pipeline:
         self._entities = EntityBook()
         self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400, settings.late_hours * 3600)
         self._position: dict[str, int] = {}
-        self._change_ids: set[str] = set()
         self._new_changes = CHANGES.empty()
         self._silences: list[Suppression] = []
         self._silences_read_at = 0.0
@@ -158,8 +165,8 @@ class Pipeline:
     def open(self) -> BatchReport:
         """Restore the state after the newest closed hour and run the open hours through it; what came out of that."""
         self._directory.load(self.lake.read("series"))
-        self._change_ids = set(self.lake.read("changes", columns=["change_id"])["change_id"].to_list())
         self._entities.load(self.lake.read("entities"))
+        self._external.load(self.lake.scan("alerts").filter(pl.col("kind") == KIND).collect())
         previous = read_progress(self._home.live)
         self._tally.progress = previous.model_copy(
             update={"session": self.progress.session, "started_at": self.progress.started_at, "problems": []}
@@ -264,7 +271,7 @@ class Pipeline:
             return None
         self.progress.batches += 1
         self._tally.passed("landing", deliveries)
-        intake = take_in(deliveries, self._directory, self._bounds, self._series_limit)
+        intake = take_in(deliveries, self._directory, self._bounds, self._series_limit, readings_of(self._config))
         self._grow(intake.new_series)
         stored = self._store_rows(deliveries, intake, upto, report)
         self._tally.passed("points", deliveries)
@@ -284,7 +291,7 @@ class Pipeline:
         self.progress.batches += 1
         self._derive(report)
         self._tell(self._recheck(), report)
-        self._store.auto_resolve(self.progress.watermark, self._config)
+        self._store.auto_resolve(max(self.progress.watermark, self._news_upto), self._config)
         self._write_progress()
         return report if report.touched or report.incidents else None
 
@@ -341,8 +348,8 @@ class Pipeline:
 
     @property
     def _tables(self) -> tuple[TableWriter, ...]:
-        mine = (self._points, self._anomalies, self._alerts, self._series, self._changes, self._baselines)
-        return (*mine, *self._deriver.writers)
+        mine = (self._points, self._anomalies, self._alerts, self._series, self._changes.writer, self._baselines)
+        return (*mine, *(table.writer for table in self._events.values()), *self._deriver.writers)
 
     def _after(self, writer: str) -> int:
         if writer not in self._position:
@@ -408,7 +415,10 @@ class Pipeline:
             rows = self._entities.rows(self._config)
             self._entities_table.overwrite(rows)
             report.touch("entities", rows, None, None)
+        self._store_events(deliveries, intake, report)
+        self._tell_external(deliveries, intake, report)
         frame = self._point_rows(deliveries, intake, fresh)
+        self._check_lease()
         self._points.append(frame, upto)
         self._dedup.accept(intake.number[fresh], intake.ts[fresh])
         report.points = frame.height
@@ -451,19 +461,37 @@ class Pipeline:
     def _store_changes(self, deliveries: list[Delivery], intake: Intake, report: BatchReport) -> None:
         if intake.changes.is_empty():
             return
-        ids = [change_id(*row) for row in intake.changes.select("host", "kind", "ts", "title").iter_rows()]
-        frame = intake.changes.with_columns(pl.Series("change_id", ids))
-        frame = frame.filter(~pl.col("change_id").is_in(list(self._change_ids))).unique(
-            "change_id", keep="first", maintain_order=True
-        )
-        if frame.is_empty():
+        fresh = self._changes.fresh(change_rows(intake.changes, deliveries))
+        if fresh.is_empty():
             return
-        position = positions_of(deliveries)[frame["delivery"]]
-        frame = frame.drop("delivery").hstack(position).with_columns(pl.col("ts").dt.strftime("%Y-%m-%d").alias("day"))
-        self._changes.append(frame, {})
-        self._change_ids.update(frame["change_id"].to_list())
-        self._new_changes = frame
-        report.touch("changes", frame, "day", "ts")
+        self._changes.append(fresh)
+        self._new_changes = fresh.select(CHANGES.schema.keys())
+        report.touch("changes", fresh, "day", "ts")
+
+    def _store_events(self, deliveries: list[Delivery], intake: Intake, report: BatchReport) -> None:
+        """Append logs, errors, spans, tickets and documents that the tables lack."""
+        for name, parsed in intake.events.items():
+            table = self._events[name]
+            rows = event_rows(name, parsed, deliveries)
+            fresh = table.fresh(rows)
+            self._tally.events(rows, fresh)
+            if fresh.is_empty():
+                continue
+            self._check_lease()
+            table.append(fresh)
+            report.events += fresh.height
+            report.touch(table.table.name, fresh, table.table.partition, "ts")
+
+    def _tell_external(self, deliveries: list[Delivery], intake: Intake, report: BatchReport) -> None:
+        """What other systems say of their alerts goes to incidents and into the table."""
+        if intake.external.is_empty():
+            return
+        received = positions_of(deliveries)[intake.external["delivery"]]
+        news = intake.external.hstack(received.with_columns(pl.col("received_at").dt.epoch("us")))
+        self._tally.events(news, news)
+        reached = news.select(pl.min_horizontal("ts", "received_at").max()).item()
+        self._news_upto = max(self._news_upto, int(reached))
+        self._tell(self._external.apply(news, self._windows()), report)
 
     def _judge(self, deliveries: list[Delivery], points: _Stored, report: BatchReport) -> None:
         """Rules and detectors over what is new; hours that are over are derived for good instead."""
@@ -477,7 +505,7 @@ class Pipeline:
             alerts = self._judge_live(deliveries, points, received, report)
         alerts.append(self._recheck(int(received.max()) if len(received) else None))
         self._tell(pl.concat(alerts), report)
-        self._store.auto_resolve(self.progress.watermark, self._config)
+        self._store.auto_resolve(max(self.progress.watermark, self._news_upto), self._config)
 
     def _judge_live(
         self, deliveries: list[Delivery], points: _Stored, received: NDArray[np.int64], report: BatchReport
@@ -674,13 +702,16 @@ class Pipeline:
         ]
 
     def _recheck(self, received_at: int | None = None) -> pl.DataFrame:
-        return self._book.recheck(
+        windows = self._windows()
+        own = self._book.recheck(
             self.progress.watermark,
-            windows=self._windows(),
+            windows=windows,
             directory=self._directory.frame,
             latest=self._deriver.live.last,
             received_at=received_at,
         )
+        others = self._external.recheck(max(self.progress.watermark, self._news_upto), windows)
+        return pl.concat([own, others]) if others.height else own
 
     def _series_limit(self, source: str) -> int | None:
         declared = self._config.sources.get(source)
@@ -708,7 +739,7 @@ class Pipeline:
         ]
 
     def _write_progress(self) -> None:
-        self._tally.write(self._position, len(self._directory), self._book.open_count)
+        self._tally.write(self._position, len(self._directory), self._book.open_count + self._external.open_count)
 
 
 def _announced_bytes(delivery: Delivery) -> int:

@@ -19,6 +19,8 @@ class SourceProgress(BaseModel):
 
     deliveries: int = 0
     points: int = 0
+    #: logs, errors, spans, tickets, documents and news of external alerts
+    events: int = 0
     duplicates: int = 0
     conflicts: int = 0
     quarantined: int = 0
@@ -26,7 +28,7 @@ class SourceProgress(BaseModel):
     late: int = 0
     last_received_at: int = 0
     last_event_at: int = 0
-    #: points stored per second, averaged over the last minute
+    #: rows stored per second, averaged over the last minute
     rate: float = 0.0
 
 
@@ -68,7 +70,7 @@ def write_progress(live: Path, progress: Progress) -> None:
 
 
 class SourceRates:
-    """Points stored per second by source, over the last minute."""
+    """Rows stored per second by source, over the last minute."""
 
     def __init__(self, window_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._window, self._clock = window_seconds, clock
@@ -80,8 +82,10 @@ class SourceRates:
         for name, source in sources.items():
             seen = self._seen.setdefault(name, deque())
             if not seen or now - seen[-1][0] >= 1.0:
-                seen.append((now, source.points))
+                seen.append((now, source.points + source.events))
             while len(seen) > 1 and now - seen[1][0] >= self._window:
                 seen.popleft()
             elapsed = now - seen[0][0]
-            source.rate = round((source.points - seen[0][1]) / elapsed, 2) if elapsed >= 1.0 else source.rate
+            source.rate = (
+                round((source.points + source.events - seen[0][1]) / elapsed, 2) if elapsed >= 1.0 else source.rate
+            )

@@ -24,6 +24,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from aiops_assets.config import load_config
 from aiops_assets.detection.receipts import BACKFILL
 from aiops_assets.formats import parse
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_expr, hour_key, hour_start
@@ -35,7 +36,7 @@ from aiops_assets.lake.tables import Lake, TableWriter, quote
 from aiops_assets.landing.quarantine import Quarantine
 from aiops_assets.landing.reader import first_seq, look, read_segment, writers
 from aiops_assets.landing.segment import Delivery
-from aiops_assets.live.intake import Bounds, Intake, take_in
+from aiops_assets.live.intake import Bounds, Intake, readings_of, take_in
 from aiops_assets.live.ownership import owned
 from aiops_assets.live.rederive import ask_for
 from aiops_assets.live.rows import hours_of, positions_of
@@ -156,6 +157,7 @@ class _Work:
         self._writers = writers(self._landing)
         self._taken = lake.taken("metric_points", self._writers)
         self._first = {writer: first_seq(self._landing / writer) for writer in self._writers}
+        self._readings = readings_of(load_config(settings.paths.config))
         self._directory = SeriesDirectory()
         stored = lake.read("series")
         self._directory.load(stored)
@@ -211,7 +213,7 @@ class _Work:
     def _spool_points(self, deliveries: list[Delivery], bounds: Bounds, seen: set[int]) -> int:
         if not deliveries:
             return 0
-        intake = take_in(deliveries, self._directory, bounds, lambda source: None)
+        intake = take_in(deliveries, self._directory, bounds, lambda source: None, self._readings)
         if not intake.new_series.is_empty():
             self._fresh.append((intake.new_series, intake.first_seen))
         hour = intake.ts // MICROS_PER_HOUR

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from aiops_assets.hours import MICROS_PER_SECOND
@@ -64,6 +65,18 @@ class Tally:
             self._source(entry.source).quarantined += 1
         for name, count in intake.refused_series.items():
             self._source(name).refused_series += count
+
+    def events(self, rows: pl.DataFrame, fresh: pl.DataFrame) -> None:
+        """Events that were delivered, and those of them that are new; columns ``source`` and ``ts``."""
+        for name, count in rows.group_by("source").len().iter_rows():
+            self._source(name).duplicates += count
+        for name, count, newest in (
+            fresh.group_by("source").agg(pl.len(), pl.col("ts").cast(pl.Int64).max()).iter_rows()
+        ):
+            source = self._source(name)
+            source.duplicates -= count
+            source.events += count
+            source.last_event_at = max(source.last_event_at, newest)
 
     def late(self, source: str, rows: int) -> None:
         """Rows that came after their hour had been closed."""

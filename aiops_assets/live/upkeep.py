@@ -22,9 +22,10 @@ from aiops_assets.lake.upkeep import Compacted, Tidied, compact, compactable, ti
 from aiops_assets.lake.verification import Finding, Verification, known_clean, remember_clean, verify
 from aiops_assets.landing.packing import DamagedPack, Packed, pack, packs, read_pack
 from aiops_assets.landing.reader import gaps, writers
+from aiops_assets.live.events import EVENT_TABLES
 from aiops_assets.live.ownership import owned
 from aiops_assets.settings import Settings
-from aiops_assets.tables import TABLES
+from aiops_assets.tables import CHANGES, ENTITIES, METRIC_POINTS, SERIES, TABLES
 
 #: hours that ended this long ago are closed, late rows apart
 OPEN_HOURS = 2
@@ -32,6 +33,9 @@ OPEN_HOURS = 2
 COMPACTION_SECONDS = 120.0
 #: segments that were sealed this long ago are packed
 PACK_AFTER_HOURS = 1.0
+#: tables that nothing but landing segments could fill again
+_FROM_SEGMENTS = {table.name for table in (METRIC_POINTS, SERIES, CHANGES, ENTITIES, *EVENT_TABLES.values())}
+
 Tell = Callable[[str, int, int], None]
 
 
@@ -119,7 +123,7 @@ def verify_all(settings: Settings, *, full: bool, now: datetime, tell: Tell = _q
     days = load_config(home.config).retention.days
     outcome = verify(lake, memory, full=full, keep_days=days, now=now, tell=tell)
     outcome.findings += _verify_landing(home.landing, memory, full, tell)
-    if reached and not any(finding.table in {"metric_points", "series"} for finding in outcome.findings):
+    if reached and not any(finding.table in _FROM_SEGMENTS for finding in outcome.findings):
         remember_clean(memory, reached)
     return outcome
 

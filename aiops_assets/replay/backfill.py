@@ -1,8 +1,8 @@
 """Backfills: stretches of time brought to what the landing zone, the code and the pinned inputs say.
 
 What belongs here: which hours need work, the order of looking, owning the live plane and going on after a kill. What
-does not: deriving and amending (``live.deriving``), rebuilding points (``live.rebuild``), marts (``marts``), and the
-asset graph (``live.assets``).
+does not: deriving and amending (``live.deriving``), rebuilding points (``live.rebuild``), events and changes
+(``replay.events``), marts (``marts``), and the asset graph (``live.assets``).
 
 A backfill first **looks**, beside the live session and without disturbing it: every hour is derived again from its
 receipt and compared with what is stored. Where all is as it should be, that was all. Only for hours that come out
@@ -19,8 +19,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,19 +41,14 @@ from aiops_assets.detection.receipts import (
     up_to,
 )
 from aiops_assets.detection.restoring import InputsExpired, Past
-from aiops_assets.formats import parse
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key, hour_start, instant
-from aiops_assets.lake.tables import Lake, TableWriter
-from aiops_assets.landing.reader import first_seq, look, read_segment, writers
-from aiops_assets.landing.segment import Delivery
+from aiops_assets.lake.tables import Lake
 from aiops_assets.live.lease import live_lease
 from aiops_assets.live.ownership import WAIT_SECONDS, owned
 from aiops_assets.live.pipeline import BatchReport, Pipeline
 from aiops_assets.live.progress import read_progress
 from aiops_assets.live.rebuild import RebuildReport, rebuild_hours
-from aiops_assets.live.rows import change_id, positions_of
 from aiops_assets.settings import Settings
-from aiops_assets.tables import CHANGES, METRIC_POINTS
 from aiops_assets.telemetry.series import SeriesDirectory
 
 OWNER = "aiops backfill"
@@ -143,29 +137,6 @@ class Backfilled:
         }
 
 
-@dataclass(slots=True)
-class DayBackfilled:
-    """Changes of a day: rows that were there, rows that came back, and whether all its segments are still kept."""
-
-    day: str
-    rows: int
-    added: int
-    complete: bool
-
-
-@dataclass(slots=True)
-class ChangesBackfilled:
-    """What a backfill of changes did."""
-
-    days: list[DayBackfilled] = field(default_factory=list)
-    segments: int = 0
-    seconds: float = 0.0
-
-    def document(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
-
-
 #: hears (what is done, how far, how much there is)
 Progress = Callable[[str, int, int], None]
 
@@ -235,88 +206,6 @@ def backfill_points(settings: Settings, hours: Sequence[str], *, progress: Progr
     done.hours = [again.get(hour.hour, hour) for hour in seen.hours]
     done.seconds += seen.seconds
     return done
-
-
-# -- changes ----------------------------------------------------------------------------------------------------------
-
-
-def backfill_changes(settings: Settings, days: Sequence[str], *, progress: Progress = _quiet) -> ChangesBackfilled:
-    """Add the changes of some days that landing segments have and the table lacks.
-
-    Raises:
-        TimeoutError: the live session did not give way.
-    """
-    began = time.monotonic()
-    result = ChangesBackfilled()
-    wanted = sorted(set(days))
-    if not wanted:
-        return result
-    lake = Lake(settings.paths.lake)
-    found, since, result.segments = _changes_of_segments(settings, lake, wanted, progress)
-    stored = lake.read("changes", wanted, ["change_id", "day"])
-    lacking = found.filter(~pl.col("change_id").is_in(stored["change_id"].to_list()))
-    if not lacking.is_empty():
-        with owned(settings, OWNER) as check_lease:
-            # Another may have added them while this one waited.
-            present = lake.read("changes", wanted, ["change_id"])["change_id"].to_list()
-            lacking = lacking.filter(~pl.col("change_id").is_in(present))
-            check_lease()
-            TableWriter(lake, CHANGES).append(lacking, {})
-    rows, added = dict(stored["day"].value_counts().iter_rows()), dict(lacking["day"].value_counts().iter_rows())
-    result.days = [DayBackfilled(day, rows.get(day, 0), added.get(day, 0), since <= _start_of(day)) for day in wanted]
-    result.seconds = time.monotonic() - began
-    return result
-
-
-def _changes_of_segments(
-    settings: Settings, lake: Lake, days: Sequence[str], progress: Progress
-) -> tuple[pl.DataFrame, float, int]:
-    """(changes of the days in all segments taken, since when (s) no segment is lacking, segments read)."""
-    landing = settings.paths.landing
-    names = writers(landing)
-    taken = lake.taken(METRIC_POINTS.name, names)
-    # A change may be told in advance, as far as event times may lie in the future.
-    begins = _start_of(days[0]) - settings.max_future_seconds
-    plan: list[tuple[str, int]] = []
-    since = 0.0
-    for writer in names:
-        first = first_seq(landing / writer)
-        for seq in range(first, taken[writer] + 1):
-            seen = look(landing / writer, seq)
-            if seen is None:
-                continue
-            if seq == first > 1:
-                since = max(since, seen[1])
-            if not 0 < seen[1] < begins:
-                plan.append((writer, seq))
-    frames = [CHANGES.empty()]
-    for number, (writer, seq) in enumerate(plan):
-        progress("segments", number, len(plan))
-        frames.append(_changes_of(read_segment(landing / writer, seq).deliveries))
-    found = pl.concat(frames).unique("change_id", keep="first", maintain_order=True)
-    return found.filter(pl.col("day").is_in(list(days))), since, len(plan)
-
-
-def _changes_of(deliveries: list[Delivery]) -> pl.DataFrame:
-    frames = [CHANGES.empty()]
-    for name in dict.fromkeys(delivery.headers.get("format", "generic") for delivery in deliveries):
-        mine = [delivery for delivery in deliveries if delivery.headers.get("format", "generic") == name]
-        changes = parse(name, mine).changes
-        if changes.is_empty():
-            continue
-        ids = [change_id(*row) for row in changes.select("host", "kind", "ts", "title").iter_rows()]
-        position = positions_of(mine)[changes["delivery"]]
-        rows = (
-            changes.drop("delivery")
-            .hstack(position)
-            .with_columns(pl.Series("change_id", ids), pl.col("ts").dt.strftime("%Y-%m-%d").alias("day"))
-        )
-        frames.append(rows.select(pl.col(column).cast(dtype) for column, dtype in CHANGES.schema.items()))
-    return pl.concat(frames)
-
-
-def _start_of(day: str) -> float:
-    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
 
 
 # -- hours ------------------------------------------------------------------------------------------------------------

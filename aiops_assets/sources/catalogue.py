@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
 
 from aiops_assets.config import Config
 
@@ -17,7 +16,7 @@ class SourceEntry:
     """One source. ``freshness`` is the age at which it is called late; ``None``: it comes when somebody asks for it."""
 
     name: str
-    format: Literal["telegraf", "generic", "collected"]
+    format: str
     description: str
     point_here: str
     freshness: timedelta | None

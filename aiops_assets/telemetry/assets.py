@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from aiops_assets.lake.assets import table_spec
-from aiops_assets.tables import BASELINES, CHANGES, ENTITIES, METRIC_POINTS, SERIES
+from aiops_assets.tables import BASELINES, CHANGES, ENTITIES, METRIC_POINTS, SERIES, SPANS
 
 GROUP = "telemetry"
 
@@ -51,5 +51,11 @@ def telemetry_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
             group=GROUP,
             deps=drops,
             about="An incident lists the changes shortly before its start as suspects.",
+        ),
+        table_spec(
+            SPANS,
+            group=GROUP,
+            deps=drops,
+            about="Exactly once by trace and span identifier, which the sender gives.",
         ),
     ]

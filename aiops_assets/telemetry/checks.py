@@ -9,9 +9,9 @@ from __future__ import annotations
 import dagster as dg
 
 from aiops_assets.lake.checks import all_table_checks
-from aiops_assets.tables import BASELINES, CHANGES, ENTITIES, METRIC_POINTS, SERIES
+from aiops_assets.tables import BASELINES, CHANGES, ENTITIES, METRIC_POINTS, SERIES, SPANS
 
 
 def telemetry_checks() -> list[dg.AssetChecksDefinition]:
     """All checks of this room."""
-    return all_table_checks([METRIC_POINTS, SERIES, BASELINES, ENTITIES, CHANGES])
+    return all_table_checks([METRIC_POINTS, SERIES, BASELINES, ENTITIES, CHANGES, SPANS])

@@ -15,7 +15,7 @@ from aiops_assets.definitions.live import build_definitions
 from aiops_assets.detection.checks import AMENDED, COMPLETE, amended_hours, lacking_receipts
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key
 from aiops_assets.lake.tables import Lake, TableWriter, quote
-from aiops_assets.live.assets import DERIVED, tell_asset_graph
+from aiops_assets.live.assets import DERIVED, EVENTS, tell_asset_graph
 from aiops_assets.replay.backfill import backfill_hours
 from aiops_assets.settings import Settings
 from aiops_assets.tables import HOUR_RECEIPTS, METRIC_POINTS, TABLES
@@ -134,9 +134,11 @@ def test_changes_are_looked_for_in_the_segments(settings: Settings) -> None:
 
 def test_backfills_of_hours_are_one_run_and_those_of_days_several(settings: Settings) -> None:
     graph = build_definitions(settings).resolve_asset_graph()
-    policies = {name: graph.get(dg.AssetKey(name)).backfill_policy for name in ("metric_points", "changes", *DERIVED)}
-    several = policies.pop("changes")
-    assert several is not None and several.max_partitions_per_run == 31
+    policies = {name: graph.get(dg.AssetKey(name)).backfill_policy for name in ("metric_points", *EVENTS, *DERIVED)}
+    several = {name: policies.pop(name) for name in EVENTS}
+    assert {name: policy and policy.max_partitions_per_run for name, policy in several.items()} == {
+        "changes": 31, "tickets": 31, "documents": 31, "log_events": 24, "error_events": 24, "spans": 24,
+    }  # fmt: skip
     assert set(policies.values()) == {dg.BackfillPolicy.single_run()}
 
 

@@ -18,7 +18,8 @@ from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND, hour_key
 from aiops_assets.lake.tables import Lake, TableWriter, quote
 from aiops_assets.live.lease import live_lease
 from aiops_assets.replay import backfill as backfilling
-from aiops_assets.replay.backfill import backfill_changes, backfill_hours, backfill_points
+from aiops_assets.replay.backfill import backfill_hours, backfill_points
+from aiops_assets.replay.events import PartitionBackfilled, backfill_events
 from aiops_assets.settings import Settings
 from aiops_assets.tables import METRIC_POINTS, TABLES
 from tests.unit.test_closing_hours import MINUTE, START, Home, content, differing, outcome, telemetry
@@ -272,16 +273,21 @@ def test_points_whose_segments_are_released_stay_as_they_are(settings: Settings)
     assert tables(settings)["metric_points"].equals(before["metric_points"])
 
 
+def changes(settings: Settings, day: str) -> list[PartitionBackfilled]:
+    (done,) = backfill_events(settings, {"changes": [day]})
+    return done.partitions
+
+
 def test_changes_come_back_from_their_segments_once(settings: Settings) -> None:
     lake = Lake(settings.paths.lake)
     before = lake.read("changes")
     assert before["title"].to_list() == [DEPLOY["title"]]
     day = before["day"][0]
     TableWriter(lake, TABLES["changes"]).delete(f"day = {quote(day)}")
-    assert [(d.rows, d.added, d.complete) for d in backfill_changes(settings, [day]).days] == [(0, 1, True)]
+    assert [(d.rows, d.added, d.complete) for d in changes(settings, day)] == [(0, 1, True)]
     assert lake.read("changes").equals(before)
-    assert [(d.rows, d.added) for d in backfill_changes(settings, [day]).days] == [(1, 0)]
-    (old,) = backfill_changes(settings, ["2020-01-01"]).days
+    assert [(d.rows, d.added) for d in changes(settings, day)] == [(1, 0)]
+    (old,) = changes(settings, "2020-01-01")
     assert (old.rows, old.added, old.complete) == (0, 0, True)
 
 

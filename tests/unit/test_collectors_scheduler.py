@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiops_assets.collectors.document import Poll, document, point
+from aiops_assets.collectors.document import Fetched, Poll, document, point
 from aiops_assets.collectors.outbox import DELIVERY_BYTES, Outbox, _Waiting, deliveries
 from aiops_assets.collectors.scheduler import (
     LONGEST_BACK_OFF,
@@ -92,8 +92,11 @@ async def eventually(condition: Callable[[], object]) -> None:
 class Reports(list[dict[str, Any]]):
     """Documents as they are reported."""
 
-    def add(self, source: str, body: bytes) -> None:
+    def put(self, source: str, body: bytes) -> None:
         self.append(orjson.loads(body))
+
+    def deliver(self, source: str, fetched: Sequence[Fetched], delivered: Callable[[], None] | None) -> None:
+        raise AssertionError("these pollers fetch nothing")
 
     def of(self, name: str) -> list[dict[str, Any]]:
         return [entry for entry in self if entry["host"] == name]
@@ -123,7 +126,7 @@ def up(entry: dict[str, Any]) -> float:
 def test_a_stuck_device_misses_turns_that_are_counted_and_the_others_none() -> None:
     async def scene() -> None:
         reports = Reports()
-        slow, quick = Watch(Stub("slow", stuck), reports.add), Watch(Stub("quick", fine), reports.add)
+        slow, quick = Watch(Stub("slow", stuck), reports), Watch(Stub("quick", fine), reports)
         slow.start(0)
         quick.start(0)
         await reports.reach("quick", 6)
@@ -142,7 +145,7 @@ def test_a_poller_beyond_its_deadline_is_cut_and_called_slow(monkeypatch: pytest
 
     async def scene() -> None:
         reports = Reports()
-        watch = Watch(Stub("slow", stuck, interval=10, deadline=0.05), reports.add)
+        watch = Watch(Stub("slow", stuck, interval=10, deadline=0.05), reports)
         watch.start(0)
         await reports.reach("slow", 1)
         assert up(reports[0]) == 0.0
@@ -156,7 +159,7 @@ def test_a_poller_beyond_its_deadline_is_cut_and_called_slow(monkeypatch: pytest
 def test_a_dead_device_is_tried_less_often_but_its_absence_reported_at_every_turn() -> None:
     async def scene() -> None:
         reports = Reports()
-        watch = Watch(Stub("dead", silent), reports.add)
+        watch = Watch(Stub("dead", silent), reports)
         watch.start(0)
         await reports.reach("dead", 12)
         assert {up(entry) for entry in reports} == {0.0}
@@ -176,7 +179,7 @@ def test_a_device_that_comes_back_is_polled_at_its_interval_again() -> None:
 
     async def scene() -> None:
         reports = Reports()
-        watch = Watch(Stub("d", recovering), reports.add)
+        watch = Watch(Stub("d", recovering), reports)
         watch.start(0)
         await eventually(lambda: watch.ok)
         assert watch.failures == 0
@@ -194,7 +197,7 @@ def test_a_poller_that_raises_is_down_with_the_reason_and_polled_again() -> None
 
     async def scene() -> None:
         reports = Reports()
-        watch = Watch(Stub("d", broken), reports.add)
+        watch = Watch(Stub("d", broken), reports)
         watch.start(0)
         await reports.reach("d", 2)
         assert "KeyError" in watch.status()["error"]
@@ -208,7 +211,7 @@ def test_an_overloaded_collector_leaves_turns_out_instead_of_calling_devices_dea
         reports = Reports()
         queued = 0.0
         pulse = Pulse(lambda: queued)
-        watch = Watch(Stub("d", fine), reports.add, pulse)
+        watch = Watch(Stub("d", fine), reports, pulse)
         watch.start(0)
         await reports.reach("d", 1)
         queued = 5.0
@@ -233,7 +236,7 @@ def test_a_clock_set_back_neither_stops_turns_nor_repeats_an_instant() -> None:
             clock[0] += 0.01
             return clock[0]
 
-        watch = Watch(Stub("d", fine), reports.add, clock=now)
+        watch = Watch(Stub("d", fine), reports, clock=now)
         watch.start(0)
         await reports.reach("d", 2)
         clock[0] -= 3_600
