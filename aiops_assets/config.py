@@ -7,6 +7,7 @@ and its reloading, which never takes a running process down. What differs betwee
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -66,12 +68,48 @@ def _patterns(value: object) -> object:
     return tuple(entries)
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("a time zone such as UTC or Europe/Berlin") from error
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise ValueError("a network such as 192.0.2.0/24 or a single address") from error
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host.strip("[]") or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("host:port, for example 127.0.0.1:5514")
+    return value
+
+
+def _engine_id(value: str) -> str:
+    try:
+        octets = bytes.fromhex(value.removeprefix("0x").replace(":", ""))
+    except ValueError as error:
+        raise ValueError("an engine id in hex, for example 8000000001020304") from error
+    if not 5 <= len(octets) <= 32:
+        raise ValueError("an engine id has 5 to 32 octets")
+    return octets.hex()
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 Span = Annotated[Duration, Field(le=366 * 86400.0)]
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_patterns)]
 Interval = Annotated[float, BeforeValidator(parse_duration), Field(ge=1)]
 Instant = Annotated[datetime, AfterValidator(_aware)]
 Name = Annotated[str, AfterValidator(_name)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Network = Annotated[str, AfterValidator(_network)]
+Address = Annotated[str, AfterValidator(_address)]
+EngineId = Annotated[str, AfterValidator(_engine_id)]
 Severity = Literal["trace", "debug", "info", "warning", "error", "critical"]
 #: OpenTelemetry severity numbers of the words used in aiops.yaml
 SEVERITY_NUMBER: dict[str, int] = {"trace": 1, "debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
@@ -265,6 +303,7 @@ class Tail(_Model):
     )
     from_start: bool = Field(True, description="read what a file holds when it is first seen")
     compressed: bool = Field(False, description="read rotated .gz files that were never seen as well")
+    zone: Zone = Field("UTC", description="time zone of times in these lines that name none")
 
 
 class Folder(_Model):
@@ -280,24 +319,32 @@ class Folder(_Model):
 class SyslogListener(_Model):
     """Where syslog is received, each ``host:port``; nothing is received where none is given."""
 
-    udp: tuple[str, ...] = ()
-    tcp: tuple[str, ...] = ()
-    tls: tuple[str, ...] = ()
+    udp: tuple[Address, ...] = ()
+    tcp: tuple[Address, ...] = ()
+    tls: tuple[Address, ...] = ()
     certificate: str | None = Field(None, description="tls: PEM file with certificate and chain")
     private_key: str | None = Field(None, description="tls: PEM file")
     client_ca: str | None = Field(None, description="tls: PEM file; only clients with its certificates may send")
-    allow: tuple[str, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
-    zone: str = Field("UTC", description="time zone of RFC 3164 timestamps, which name none")
+    allow: tuple[Network, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
+    zone: Zone = Field("UTC", description="time zone of RFC 3164 timestamps, which name none")
+
+    @model_validator(mode="after")
+    def _tls_needs_a_certificate(self) -> SyslogListener:
+        if self.tls and not (self.certificate and self.private_key):
+            raise ValueError("'tls' needs 'certificate' and 'private_key' (PEM files)")
+        return self
 
 
 class TrapListener(_Model):
     """Where SNMP traps and informs are received."""
 
-    udp: tuple[str, ...] = ()
+    udp: tuple[Address, ...] = ()
     communities: tuple[SecretStr, ...] = Field((), description="v2c communities that are believed")
     users: tuple[SnmpCredentials, ...] = Field((), description="v3 users")
-    engine_ids: tuple[str, ...] = Field((), description="v3 traps: engine ids of the senders, in hex")
-    allow: tuple[str, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
+    engine_ids: tuple[EngineId, ...] = Field(
+        (), description="v3 traps: engine ids of the senders, in hex; none: any whose messages carry a user's keys"
+    )
+    allow: tuple[Network, ...] = Field(("127.0.0.0/8", "::1/128"), description="networks that may send")
 
 
 class Listen(_Model):
@@ -306,6 +353,44 @@ class Listen(_Model):
     syslog: SyslogListener = SyslogListener()
     traps: TrapListener = TrapListener()
 
+    @property
+    def addresses(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What is received, and where."""
+        syslog = self.syslog
+        return (
+            ("syslog over UDP", syslog.udp),
+            ("syslog over TCP", syslog.tcp),
+            ("syslog over TLS", syslog.tls),
+            ("SNMP traps", self.traps.udp),
+        )
+
+    @property
+    def declared(self) -> bool:
+        """Whether anything is received at all."""
+        return any(addresses for _, addresses in self.addresses)
+
+
+#: kind of a reading → fields it must give (any of those joined by "|") and those it may give; of the last, names ending
+#: in ".*" stand for entries of an object, for example ``labels.site``
+READING_FIELDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "point": (("host", "metric", "value"), ("ts", "unit", "kind", "labels", "labels.*")),
+    "log": (
+        ("host|app|service", "body"),
+        ("ts", "severity", "pid", "id", "trace_id", "span_id", "labels", "labels.*", "attributes", "attributes.*"),
+    ),
+    "change": (
+        ("host|service",),
+        ("ts", "kind", "title", "actor", "labels", "labels.*", "details", "details.*"),
+    ),
+    "alert": (
+        ("name", "host|service"),
+        (
+            "key", "state", "severity", "title", "ts", "starts_at", "ends_at", "metric", "value", "threshold", "labels",
+            "labels.*", "evidence", "evidence.*",
+        ),
+    ),
+}  # fmt: skip
+
 
 class Reading(_Model):
     """How the JSON of a source becomes rows: every field is a JMESPath expression on one item."""
@@ -313,6 +398,33 @@ class Reading(_Model):
     items: str = Field("@", description="where the items stand in the body")
     kind: Literal["point", "log", "change", "alert"] = "point"
     fields: Mapping[str, str] = Field(description="field → expression, for example {host: 'agent.name'}")
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The fields that must be found in every item."""
+        return frozenset(name for name in READING_FIELDS[self.kind][0] if "|" not in name)
+
+    @model_validator(mode="after")
+    def _fields_are_known_and_compile(self) -> Reading:
+        import jmespath
+        from jmespath.exceptions import JMESPathError
+
+        required, optional = READING_FIELDS[self.kind]
+        allowed = [name for names in required for name in names.split("|")] + list(optional)
+        groups = tuple(name[:-1] for name in optional if name.endswith(".*"))
+        for name in self.fields:
+            if name not in allowed and not (name.startswith(groups) and not name.endswith(".")):
+                raise ValueError(f"fields: {name!r} is no field of kind {self.kind}; allowed: {', '.join(allowed)}")
+        for names in required:
+            if not any(name in self.fields for name in names.split("|")):
+                raise ValueError(f"fields: kind {self.kind} needs {names.replace('|', ' or ')}")
+        for place, expression in (("items", self.items), *((f"fields.{n}", text) for n, text in self.fields.items())):
+            try:
+                jmespath.compile(expression)
+            except (JMESPathError, RecursionError) as error:
+                reason = " ".join(str(error).split("\n")[0].split())
+                raise ValueError(f"{place}: {expression!r} is no JMESPath expression: {reason}") from error
+        return self
 
 
 class Source(_Model):

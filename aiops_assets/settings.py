@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     gateway_max_body_bytes: int = Field(20 * MEBIBYTE, description="a larger request body is refused with 413")
     gateway_max_backlog_bytes: int = Field(2048 * MEBIBYTE, description="landing backlog above which intake says 503")
+    sentry_max_per_minute: int = Field(
+        0, ge=0, description="envelopes a minute that one key may send to one Sentry project; 0: no limit"
+    )
 
     segment_max_bytes: int = Field(32 * MEBIBYTE, description="a landing segment is sealed at this size")
     segment_max_age_seconds: float = Field(0.5, description="or at this age")
@@ -99,13 +102,16 @@ class Home:
         self.live = root / "live"
         #: the collector's device state and its status file
         self.collector = root / "collector"
+        #: the listener's status file and its SNMP engine id
+        self.listener = root / "listener"
         self.dagster = root / "dagster"
         url = settings.operations_url
         self.operations_url = url.get_secret_value() if url else f"sqlite:///{root / 'operations.db'}"
 
     def create(self) -> None:
         """Make every folder of the home; keys are readable by their owner alone."""
-        for folder in (self.landing, self.quarantine, self.logs, self.live, self.collector, self.dagster):
+        own = (self.live, self.collector, self.listener, self.dagster)
+        for folder in (self.landing, self.quarantine, self.logs, *own):
             folder.mkdir(parents=True, exist_ok=True)
         self.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         if "://" not in self.lake:

@@ -30,6 +30,7 @@ from aiops_assets.cli.restate import restate
 from aiops_assets.cli.rules import rules
 from aiops_assets.cli.shadow import shadow
 from aiops_assets.cli.silence import silence
+from aiops_assets.cli.sources import sources
 from aiops_assets.cli.status import status
 from aiops_assets.cli.try_out import try_
 from aiops_assets.cli.up import up
@@ -61,7 +62,8 @@ for command in (
     reload,
     services.gateway,
     services.collect,
+    services.listen,
 ):
     app.command()(command)
-for sub in (incidents, explain, silence, rules, quarantine, keys, config, lake, marts, evaluate):
+for sub in (incidents, explain, sources, silence, rules, quarantine, keys, config, lake, marts, evaluate):
     app.add_typer(sub)

@@ -14,7 +14,7 @@ evaluate = group("evaluate", "Run parts of the live path over files, so that oth
 
 @evaluate.callback()
 def _group() -> None:
-    """Keeps ``detector`` a sub-command while it is the only one."""
+    """Sub-commands only."""
 
 
 @evaluate.command("detector")
@@ -53,3 +53,61 @@ def detector(
         f"{summary['files']} files, {summary['rows']:,} rows, {summary['alerts']} alerts, "
         f"{summary['alerts_per_series_day']:.2f} a series and day; written to {clean(out)}"
     )
+
+
+@evaluate.command("snmp")
+def snmp(
+    recordings: Annotated[Path, typer.Option(help="Folder with NAME.snmprec, recordings of devices.")],
+    results: Annotated[Path, typer.Option(help="Folder with NAME.json, what LibreNMS finds on them.")],
+    devices: Annotated[bool, typer.Option(help="A line for each device, not only the sums.")] = False,
+    missing: Annotated[bool, typer.Option(help="What is not found, one line each.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Shares and counts as one JSON document.")] = False,
+) -> None:
+    """Of what LibreNMS finds on recorded devices, how much our profiles find, with the same values.
+
+    Example:
+
+      aiops evaluate snmp --recordings devices/recordings --results devices/librenms_results
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from aiops_assets.collectors.snmp.evaluate import KINDS, evaluate_snmp
+    from aiops_assets.collectors.snmp.profile import ProfileError
+
+    errors = console(stderr=True)
+    columns = (TextColumn("devices"), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, console=errors, disable=as_json or not errors.is_terminal) as bar:
+            task = bar.add_task("devices", total=None)
+            found = evaluate_snmp(
+                recordings, results, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    except (FileNotFoundError, ProfileError) as error:
+        fail(str(error), USAGE)
+    if as_json:
+        print_json(found)
+        return
+    shown = table("what", "LibreNMS", "found", "share", right=("LibreNMS", "found", "share"))
+
+    def share(have: int, of: int) -> str:
+        return f"{have / of:.1%}" if of else "-"
+
+    for kind in KINDS:
+        counts = found["counts"][kind]
+        shown.add_row(kind, f"{counts['there']:,}", f"{counts['found']:,}", share(counts["found"], counts["there"]))
+    for kind, counts in found["classes"].items():
+        shown.add_row(
+            f"  {clean(kind)}", f"{counts['there']:,}", f"{counts['found']:,}", share(counts["found"], counts["there"])
+        )
+    console().print(shown)
+    if devices:
+        each = table("device", *KINDS, "requests", "later", right=(*KINDS, "requests", "later"))
+        for name, entry in found["devices"].items():
+            cells = [f"{entry['found'][kind]}/{entry['there'][kind]}" for kind in KINDS]
+            each.add_row(clean(name), *cells, str(entry["requests_first"]), str(entry["requests_later"]))
+        console().print(each)
+    if missing:
+        for name, lines in found["missing"].items():
+            for line in lines:
+                console().print(clean(f"{name} {line}"), soft_wrap=True)
+    console().print(f"{found['recordings']} devices, {found['unpaired']} files without their other half left out")

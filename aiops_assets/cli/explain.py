@@ -164,6 +164,8 @@ def _show_rule(out: Console, found: AlertExplained) -> None:
 
 
 def _show_points(out: Console, found: AlertExplained) -> None:
+    if found.verdict == "not derived":
+        return
     if not found.points:
         out.print("  [yellow]the rows around the decision are not stored any more[/]")
         return

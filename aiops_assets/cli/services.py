@@ -52,3 +52,19 @@ def collect() -> None:
     settings.paths.create()
     configure("collector", None, settings.log_level)
     run(settings)
+
+
+def listen() -> None:
+    """Run the listener alone: syslog and SNMP traps, at the addresses under `listen` in aiops.yaml.
+
+    Example:
+
+      aiops listen
+    """
+    from aiops_assets.collectors.listener import run
+    from aiops_assets.observability.logging import configure
+
+    settings = load()
+    settings.paths.create()
+    configure("listener", None, settings.log_level)
+    run(settings)

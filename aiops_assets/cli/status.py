@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -106,20 +107,24 @@ def render(found: Status, supervisor: SupervisorState | None) -> Group:
     ]
 
     sources = table(
-        "source", "last delivery", "points/s", "points", "duplicates", "late", "refused", "quarantine",
-        right=("points/s", "points", "duplicates", "late", "refused", "quarantine"),
+        "source", "last delivery", "lag", "rows/s", "points", "events", "duplicates", "late", "refused", "quarantine",
+        "laggards",
+        right=("lag", "rows/s", "points", "events", "duplicates", "late", "refused", "quarantine"),
     )  # fmt: skip
     for source in found.sources:
         sources.add_row(
             clean(source.name),
             ago(source.last_received_at, now)
             + ("" if source.fresh else " [yellow]late[/]" if source.deliveries else ""),
+            duration(source.lag),
             f"{source.rate:,.1f}",
             f"{source.points:,}",
+            f"{source.events:,}",
             f"{source.duplicates:,}",
             f"{source.late:,}",
             f"{source.refused_series:,}",
             f"{source.quarantined:,}",
+            clean(_few(source.laggards)),
         )
     parts.append(sources if found.sources else Text("\nno source has delivered yet\n", "dim"))
 
@@ -153,3 +158,9 @@ def render(found: Status, supervisor: SupervisorState | None) -> Group:
         parts.append(Text("incidents  none open"))
     parts += [Text(f"problem    {plain(problem)}", "red") for problem in found.problems]
     return Group(*parts)
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, tuple[str, ...]] = {
     "gateway": ("gateway",),
     "collector": ("collector",),
+    "listener": ("listener",),
     "dagster": ("code-live", "code-learning", "dagster-daemon", "dagster-webserver"),
 }
 COMPONENTS = tuple(name for names in PARTS.values() for name in names)
@@ -83,6 +84,8 @@ def up(
     if (state := running(home.root)) is not None:
         raise Problem(_already_running(home, state), PROBLEM)
     config = prepare(settings)
+    if not config.listen.declared:
+        wanted = tuple(name for name in wanted if name != "listener")
     check_ports(settings, wanted)
     out = console()
     story = _Story(out, settings, config, wanted)
@@ -191,6 +194,7 @@ def children(settings: Settings, wanted: Sequence[str] = COMPONENTS) -> list[Chi
     specs = (
         spec("gateway", (*own, "gateway"), lambda started: gateway_answers(settings)),
         spec("collector", (*own, "collect"), lambda started: _written_since(home.collector / "status.json", started)),
+        spec("listener", (*own, "listen"), lambda started: _written_since(home.listener / "status.json", started)),
         code_server("live", after="gateway"),
         spec(
             "dagster-daemon",
@@ -391,6 +395,7 @@ def banner(settings: Settings, config: Config, waiting: Sequence[str], seconds: 
         collected.append(f"this machine ({platform.node()}): {what}, every {hosts.interval:g} s")
     if config.devices:
         collected.append(f"{len(config.devices)} SNMP devices")
+    collected += [f"{what} on {', '.join(addresses)}" for what, addresses in config.listen.addresses if addresses]
     if not collected:
         collected.append("nothing yet: add devices to aiops.yaml or send to a webhook")
     closed = read_progress(home.live).hours_closed

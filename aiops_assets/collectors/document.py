@@ -6,7 +6,7 @@ are fetched (``host``, ``snmp``) and when (``scheduler``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -69,8 +69,8 @@ class Poller(Protocol):
         """What must survive a restart of the collector, as plain JSON."""
         ...
 
-    def close(self) -> None:
-        """Release what the poller holds."""
+    def close(self) -> Awaitable[None] | None:
+        """Release what the poller holds; what takes a word with the device is to be awaited."""
         ...
 
 

@@ -15,6 +15,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -58,8 +59,12 @@ HOUSEKEEPING_SECONDS = 1.0
 LONGEST_HOUSEKEEPING_SECONDS = 5.0
 #: how often the state of pollers is saved (seconds)
 STATE_SECONDS = 10.0
+#: and where log files are followed: a rotation of a file that no saved state knows may lose lines (seconds)
+FOLLOWING_STATE_SECONDS = 1.0
 #: failed polls in a row after which a device is tried less often
 PATIENCE = 3
+#: what answers and tells nothing of itself, such as a file, is reported as up this often (microseconds)
+REPORT_MICROS = 60_000_000
 #: a dead device is tried at least this often (seconds), or at its interval when that is longer
 LONGEST_BACK_OFF = 300.0
 #: first polls are spread over this many devices a second
@@ -72,6 +77,9 @@ BEAT_SECONDS = 0.1
 #: timers later than this mean that turns are left out; well below the usual timeout of a request
 OVERLOAD_SECONDS = 0.75
 DRAIN_SECONDS = 5.0
+MAX_DESCRIPTORS = 65_536
+#: what a poller still says to its device when it is closed may take so long (seconds)
+CLOSE_SECONDS = 5.0
 
 
 def jitter(name: str, interval: float) -> float:
@@ -176,6 +184,7 @@ class Watch:
         self._retry_at = 0.0
         self._turn_at = float("-inf")
         self._last_ts = 0
+        self._reported_at, self._reported_up = 0, False
         self._outbox, self._clock = outbox, clock
         self._pulse = pulse or Pulse()
         self._timer: asyncio.TimerHandle | None = None
@@ -196,7 +205,11 @@ class Watch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self.poller.close()
+        closing = self.poller.close()
+        if closing is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await closing
 
     async def finish(self, seconds: float) -> None:
         """No more turns, but a running poll may end within ``seconds``."""
@@ -288,7 +301,10 @@ class Watch:
     def _publish(self, outcome: Poll, duration: float, ts: int) -> None:
         made = document(self.poller.name, self.poller.kind, ts, outcome, duration)
         self.points = len(made["points"])
-        self._outbox.put(self.poller.source, encode(made))
+        told = outcome.points or outcome.changes or outcome.entity is not None
+        if told or not outcome.up or outcome.up is not self._reported_up or ts - self._reported_at >= REPORT_MICROS:
+            self._outbox.put(self.poller.source, encode(made))
+            self._reported_at, self._reported_up = ts, outcome.up
         if outcome.fetched or outcome.delivered is not None:
             self._outbox.deliver(self.poller.source, outcome.fetched, outcome.delivered)
 
@@ -305,6 +321,7 @@ class Watch:
             "failures": self.failures,
             "polls": self.polls,
             "kind": self.poller.kind,
+            "source": self.poller.source,
         }
 
 
@@ -362,15 +379,14 @@ class Collector:
             log.info("%d devices polled, %d of them new or changed", len(self.watches), len(fresh))
 
     def _poller(self, key: tuple[str, str], made_from: Declared) -> Poller:
-        state = self._states.get(_state_key(key))
-        if isinstance(made_from, HostCollection):
-            return HostPoller(
-                interval=made_from.interval, processes=made_from.processes, name=self._host_name, state=state
-            )
-        if not isinstance(made_from, Device) or made_from.kind != "snmp":
-            return _other_poller(made_from, state)
-        assert self._engine is not None  # noqa: S101 - made before the first device
-        return SnmpPoller(made_from, self._engine, self._profiles, state, self._window)
+        return make_poller(
+            made_from,
+            lambda: self._engine or self._make_engine(),
+            profiles=self._profiles,
+            host_name=self._host_name,
+            state=self._states.get(_state_key(key)),
+            window=self._window,
+        )
 
     def state(self) -> dict[str, Any]:
         """What survives a restart, by device."""
@@ -391,8 +407,45 @@ class Collector:
             self._engine = None
 
 
+def make_poller(
+    made_from: Declared,
+    engine: Callable[[], Engine],
+    *,
+    profiles: Sequence[Profile] | None = None,
+    host_name: str | None = None,
+    state: Mapping[str, Any] | None = None,
+    window: Window | None = None,
+) -> Poller:
+    """The poller of something that aiops.yaml declares; ``engine`` is called for SNMP only."""
+    if isinstance(made_from, HostCollection):
+        return HostPoller(interval=made_from.interval, processes=made_from.processes, name=host_name, state=state)
+    if isinstance(made_from, Device) and made_from.kind == "snmp":
+        return SnmpPoller(made_from, engine(), profiles, state, window or Window())
+    if isinstance(made_from, Discovery):
+        from aiops_assets.collectors.discovery import DiscoveryPoller
+
+        return DiscoveryPoller(made_from, engine(), profiles, state, window)
+    return _other_poller(made_from, state)
+
+
 def _other_poller(made_from: Declared, state: Mapping[str, Any] | None) -> Poller:
     """A poller whose module is imported only where something of its kind is declared."""
+    if isinstance(made_from, Pull):
+        from aiops_assets.collectors.pull import poller_of
+
+        return poller_of(made_from, state)
+    if isinstance(made_from, Tail):
+        from aiops_assets.collectors.tail import TailPoller
+
+        return TailPoller(made_from, state)
+    if isinstance(made_from, Folder):
+        from aiops_assets.collectors.folders import FolderPoller
+
+        return FolderPoller(made_from, state)
+    if isinstance(made_from, Device):
+        from aiops_assets.collectors.redfish.poll import RedfishPoller
+
+        return RedfishPoller(made_from, state)
     raise NotImplementedError(type(made_from).__name__)
 
 
@@ -475,7 +528,8 @@ async def collect(settings: Settings, writer: SegmentWriter, stop: asyncio.Event
                 await asyncio.to_thread(write_json, folder / STATUS_FILE, status)
                 if state != saved_state and loop.time() >= save_at:
                     await asyncio.to_thread(write_json, folder / STATE_FILE, state)
-                    saved_state, save_at = state, loop.time() + STATE_SECONDS
+                    saved_state = state
+                    save_at = loop.time() + (FOLLOWING_STATE_SECONDS if config.tail else STATE_SECONDS)
             except OSError as error:
                 log.warning("the status file cannot be written: %s", error)
             # Large fleets make large status files: keep their writing to a small part of the time.
@@ -500,6 +554,14 @@ def _profiles(folder: Path) -> tuple[tuple[Profile, ...], str | None]:
     except (ProfileError, OSError, UnicodeDecodeError) as error:
         log.error("profiles: %s; only the shipped ones are used", error)
         return shipped_profiles(), str(error)
+
+
+def _raise_descriptor_limit() -> None:
+    """Every Redfish service has up to three connections, every file that is followed a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def run(settings: Settings) -> int:
@@ -527,6 +589,7 @@ def run(settings: Settings) -> int:
             loop.add_signal_handler(number, stop.set)
         await collect(settings, writer, stop)
 
+    _raise_descriptor_limit()
     # What was imported stays: full collections need not look at it again and again.
     gc.collect()
     gc.freeze()

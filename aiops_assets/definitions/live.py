@@ -28,6 +28,7 @@ from aiops_assets.logs.checks import log_checks
 from aiops_assets.settings import Settings, load_settings
 from aiops_assets.sources.catalogue import entries
 from aiops_assets.sources.factory import source_checks, source_spec
+from aiops_assets.tables import TABLES
 from aiops_assets.telemetry.assets import telemetry_specs
 from aiops_assets.telemetry.checks import telemetry_checks
 from jobs.live import live_session_job
@@ -44,18 +45,19 @@ def build_definitions(settings: Settings | None = None, config: Config | None = 
     gateway = f"http://{settings.gateway_host}:{settings.gateway_port}"
     sources = entries(config or _config(settings), gateway)
     drops = [drops_key(entry.name) for entry in sources]
+    feeding = {table: [drops_key(entry.name) for entry in sources if table in entry.feeds] for table in TABLES}
     return dg.Definitions(
         assets=[
             *(source_spec(entry) for entry in sources),
             quarantine_asset(drops),
             *backfillable(
                 [
-                    *telemetry_specs(drops),
-                    *detection_specs(),
-                    *log_specs(drops),
-                    *error_specs(drops),
-                    *incident_specs(drops),
-                    *knowledge_specs(drops),
+                    *telemetry_specs(feeding),
+                    *detection_specs(feeding),
+                    *log_specs(feeding),
+                    *error_specs(feeding),
+                    *incident_specs(feeding),
+                    *knowledge_specs(feeding),
                 ]
             ),
         ],

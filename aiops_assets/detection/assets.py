@@ -5,6 +5,8 @@ What belongs here: asset specs of this room. What does not: judging points, whic
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 
 from aiops_assets.lake.assets import BACKFILLED, table_spec
@@ -26,8 +28,8 @@ GROUP = "detection"
 HOUR_CLOSED = "hour_closed"
 
 
-def detection_specs() -> list[dg.AssetSpec]:
-    """The assets of this room."""
+def detection_specs(feeding: Mapping[str, Sequence[dg.AssetKey]]) -> list[dg.AssetSpec]:
+    """The assets of this room; ``feeding`` maps tables to the sources that feed them."""
     return [
         table_spec(
             ANOMALIES,
@@ -39,9 +41,9 @@ def detection_specs() -> list[dg.AssetSpec]:
         table_spec(
             ALERTS,
             group=GROUP,
-            deps=[METRIC_POINTS.name, SERIES.name, ANOMALIES.name, MAINTENANCE.name],
-            about="From the rules in aiops.yaml, from statistics, and from silence. One event is one alert; a "
-            "suppressed alert says by which window and why.",
+            deps=[METRIC_POINTS.name, SERIES.name, ANOMALIES.name, MAINTENANCE.name, *feeding[ALERTS.name]],
+            about="From the rules in aiops.yaml, from statistics, from silence, and from other systems that raise "
+            "alerts of their own. One event is one alert; a suppressed alert says by which window and why.",
         ),
         table_spec(
             ALERT_DECISIONS,

@@ -79,8 +79,8 @@ class ExternalBook:
         """Take news in order of arrival.
 
         Args:
-            news: columns of ``formats.batch.EXTERNAL_SCHEMA``, ``ts`` and ``starts_at`` never null, and ``source``,
-                ``received_at`` (µs), ``writer``, ``seq``.
+            news: columns of ``formats.batch.EXTERNAL_SCHEMA``, ``ts`` never null, and ``source``, ``received_at`` (µs),
+                ``writer``, ``seq``. Without ``starts_at`` it is about what is open, or else begins at ``ts``.
             windows: maintenance windows and silences in force.
         """
         rows: list[dict[str, Any]] = []
@@ -89,12 +89,12 @@ class ExternalBook:
             position = (told["received_at"], told["writer"], told["seq"])
             if told["state"] == "resolved":
                 self._end(key, told, position, rows)
-            elif key in self._open and self._open[key].starts_at >= told["starts_at"]:
-                self._change(self._open[key], told, position, rows)
-            elif key in self._open:
-                self._follow(key, told, windows, position, rows)
-            else:
+            elif key not in self._open:
                 self._start(key, told, windows, position, rows)
+            elif told["starts_at"] is None or self._open[key].starts_at >= told["starts_at"]:
+                self._change(self._open[key], told, position, rows)
+            else:
+                self._follow(key, told, windows, position, rows)
         return revisions_frame(rows)
 
     def recheck(self, watermark: int, windows: Sequence[Suppression]) -> pl.DataFrame:
@@ -120,7 +120,7 @@ class ExternalBook:
         rows: list[dict[str, Any]],
     ) -> None:
         ended = self._ended.get(key)
-        starts_at, revision = told["starts_at"], 0
+        starts_at, revision = told["starts_at"] if told["starts_at"] is not None else told["ts"], 0
         if ended is not None:
             if told["ts"] <= ended.changed_at:
                 return

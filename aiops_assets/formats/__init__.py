@@ -37,6 +37,7 @@ _MODULES = {
     "datadog": "datadog",
     "cloudevents": "cloudevents",
     "redfish_event": "redfish_event",
+    "redfish_log": "redfish_log",
     "sentry": "sentry",
     "sentry_envelope": "sentry_envelope",
     "hec": "hec",
@@ -83,9 +84,9 @@ def parse(format_name: str, deliveries: Sequence[Delivery], readings: Sequence[R
     Generic JSON of a source for which ``aiops.yaml`` declares ``readings`` is read by those.
     """
     if readings and format_name == "generic":
-        from aiops_assets.formats import mapped
+        from aiops_assets.formats.mapped import parse as parse_mapped
 
-        return mapped.parse(deliveries, readings)
+        return parse_mapped(deliveries, readings)
     if format_name in FORMATS:
         return FORMATS[format_name](deliveries)
     from aiops_assets.formats.batch import Parsed, Reject

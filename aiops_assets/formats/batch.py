@@ -116,7 +116,8 @@ DOCUMENTS_SCHEMA: dict[str, pl.DataType] = _EVENT | {
 
 #: Alerts that other systems raised. ``key`` is the sender's own identity of the alert (its fingerprint or the like):
 #: one alert of a source and key is open at a time. ``state`` is firing or resolved. ``ts`` is the instant of this news,
-#: ``starts_at`` and ``ends_at`` (null while it lasts) microseconds of the event; ``labels`` canonical JSON;
+#: ``starts_at`` (null: about what is open, or else beginning now) and ``ends_at`` (null while it lasts) microseconds of
+#: the event; ``labels`` canonical JSON;
 #: ``evidence`` JSON: annotations, links, the sender's own values.
 EXTERNAL_SCHEMA: dict[str, pl.DataType] = _EVENT | {
     "key": pl.String(),

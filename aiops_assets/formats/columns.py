@@ -16,6 +16,7 @@ import polars as pl
 
 from aiops_assets.formats.batch import (
     MAX_LABELS_CHARS,
+    MAX_NAME_CHARS,
     POINTS_SCHEMA,
     SERIES_SCHEMA,
     labels_json,
@@ -182,6 +183,18 @@ def checked_labels(labels: object) -> dict[str, str]:
     if sum(len(name) + len(text) for name, text in checked.items()) > MAX_LABELS_CHARS:
         raise Refused(f"labels: together longer than {MAX_LABELS_CHARS} characters")
     return checked
+
+
+def checked_texts(labels: dict[str, str]) -> dict[str, str]:
+    """``checked_labels`` for labels that are known to be strings: one look at most sets of them is enough.
+
+    Raises:
+        Refused: as ``checked_labels``.
+    """
+    text = "".join((*labels, *labels.values()))
+    if len(text) <= MAX_NAME_CHARS and "" not in labels and not FORBIDDEN.search(text):
+        return labels
+    return checked_labels(labels)
 
 
 def label_text(name: str, value: object) -> str:

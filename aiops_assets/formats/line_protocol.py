@@ -6,8 +6,9 @@ that those lines can be split as well. The fast path only ever accepts lines it 
 to ``scan_line``, which is the authority on what is valid and why not. Distinct keys (measurement with tags) are read
 once. What does not belong here: names and their mapping (``telegraf_mapping``).
 
-Numbers become float64, booleans 1 and 0. Text fields are not metrics: they are left out when the line has other fields
-too, and a line that has none is a reject. One bad line rejects that line alone. A string field may contain line breaks.
+Numbers become float64, booleans 1 and 0. Text fields are no metrics: each becomes a log event with the text as its body
+and the measurement as its app, unless it only repeats a number of another line. One bad line rejects that line alone. A
+string field may contain line breaks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import parse_qs
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +34,7 @@ from aiops_assets.formats.payload import (
     name_problem,
     plain_body,
 )
-from aiops_assets.formats.telegraf_mapping import Key, assemble, is_redundant_text, metric_problem, resolve
+from aiops_assets.formats.telegraf_mapping import Key, Texts, assemble, is_redundant_text, metric_problem, resolve
 from aiops_assets.landing.segment import Delivery
 
 #: text is worked on in pieces of about this size: large enough for vectors, small enough for caches and memory
@@ -65,6 +68,11 @@ _INTEGER = re.compile(r"([-+]?\d++)([iu])", re.ASCII)
 _STAMP = re.compile(r"-?\d{1,19}", re.ASCII)
 _UNESCAPE_NAME = re.compile(r"\\([, ])")
 _UNESCAPE_TAG = re.compile(r'\\([,"= ])')
+_UNESCAPE_TEXT = re.compile(r'\\(["\\])')
+#: the same for columns: measurement and tags of a line, its text fields, and the two parts of one
+_KEY_OF_LINE = r"^(?:\\.|[^ \\])+ +"
+_TEXT_FIELDS = r'(?:\\.|[^,= "\\])(?:\\.|[^,=\\])*="(?:\\.|[^"\\])*"'
+_TEXT_PARTS = r'^((?:\\.|[^,=\\])+)="((?s:\\.|[^"\\])*)"$'
 
 _TRUE, _FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 _BOOLEANS = dict.fromkeys(_TRUE, 1.0) | dict.fromkeys(_FALSE, 0.0)
@@ -82,13 +90,14 @@ class OpenString(BadLine):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line read with care. ``stamp`` is in the sender's unit, ``None`` when missing; text fields are left out."""
+    """One line read with care. ``stamp`` is in the sender's unit, ``None`` when missing; ``texts`` are text fields."""
 
     measurement: str
     tags: tuple[tuple[str, str], ...]
     names: tuple[str, ...]
     values: tuple[float, ...]
     stamp: int | None
+    texts: tuple[tuple[str, str], ...] = ()
 
 
 def scan_line(text: str) -> Line | None:
@@ -121,7 +130,7 @@ def scan_line(text: str) -> Line | None:
     at = found.end()
     names: list[str] = []
     values: list[float] = []
-    texts: list[str] = []
+    texts: list[tuple[str, str]] = []
     while True:
         found = _FIELD_NAME.match(text, at)
         if found is None:
@@ -135,7 +144,7 @@ def scan_line(text: str) -> Line | None:
             found = _TEXT.match(text, at)
             if found is None:
                 raise OpenString(f"the string field {name[:64]!r} is not closed")
-            texts.append(name)
+            texts.append((name, _UNESCAPE_TEXT.sub(r"\1", found[1]) if "\\" in found[1] else found[1]))
         else:
             found = _WORD.match(text, at)
             if found is None:
@@ -158,11 +167,9 @@ def scan_line(text: str) -> Line | None:
         stamp = int(text[found.end() :])
         if not -_STAMP_LIMIT <= stamp < _INT64:
             raise BadLine(f"the timestamp {stamp} is outside the range of 64 bits")
-    if not names:
-        if is_redundant_text(measurement, texts):
-            return None
-        raise BadLine("only text fields")
-    return Line(measurement, tuple(tags), tuple(names), tuple(values), stamp)
+    if not names and is_redundant_text(measurement, (name for name, _ in texts)):
+        return None
+    return Line(measurement, tuple(tags), tuple(names), tuple(values), stamp, tuple(texts))
 
 
 def _number(field: str, word: str) -> float:
@@ -195,8 +202,9 @@ def parse(deliveries: Sequence[Delivery]) -> Parsed:
         except UnreadableBody as error:
             reader.rejects.add(index, 0, str(error), delivery.body)
     series, points = reader.finish()
-    productive = set(points.get_column("delivery").unique().to_list())
-    return Parsed(series, points, rejects=reader.rejects.finish(deliveries, productive))
+    logs = reader.texts.frame()
+    productive = set(points.get_column("delivery").unique().to_list()) | set(logs.get_column("delivery").to_list())
+    return Parsed(series, points, logs=logs, rejects=reader.rejects.finish(deliveries, productive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,7 @@ class LineReader:
 
     def __init__(self, rejects: Rejects | None = None) -> None:
         self.rejects = rejects if rejects is not None else Rejects()
+        self.texts = Texts()
         self._waiting: list[_Piece] = []
         self._waiting_bytes = 0
         # the codes of a category set live as long as some column uses it, so one is kept
@@ -258,7 +267,8 @@ class LineReader:
 
     def feed(self, index: int, delivery: Delivery, body: bytes) -> None:
         """Add the plain body of delivery number ``index``."""
-        precision = delivery.headers.get("precision", "").strip().lower()
+        query = delivery.headers.get("query", "")
+        precision = precision_of(query) if query else delivery.headers.get("precision", "").strip().lower()
         start = 0
         while start < len(body):
             end = len(body)
@@ -373,9 +383,25 @@ class LineReader:
         name_chars = np.array([3 * len(name) if "." in name or "%" in name else len(name) for name in self._names])
         return key_chars[keys] + name_chars[names] + 1 > MAX_NAME_CHARS
 
+    def add_text(self, delivery: int, ts: int, key: int, field: str, text: str) -> None:
+        """Keep a text field; ``key`` is a position in ``_keys``."""
+        self.texts.add(delivery, ts, self._keys[key], field, text)
+
     def done(self, columns: dict[str, npt.NDArray[np.generic]]) -> None:
         """Keep the points of one piece of work."""
         self._done.append(columns)
+
+
+@lru_cache(maxsize=256)
+def precision_of(query: str) -> str:
+    """The unit of timestamps that a query string tells as InfluxDB's write endpoints have it, empty when it does not.
+
+    ``db``, ``bucket``, ``org`` and the like are ignored.
+    """
+    try:
+        return parse_qs(query, max_num_fields=32).get("precision", [""])[-1].strip().lower()
+    except ValueError:
+        return ""
 
 
 def read_key(text: str) -> Key | None:
@@ -405,6 +431,11 @@ class _Work:
     def __init__(self, reader: LineReader, pieces: list[_Piece]) -> None:
         self.reader, self.pieces = reader, pieces
         self.columns: list[_Columns] = []
+        #: lines of the fast path with text fields, their keys, and how many such fields each has
+        self._texts: list[tuple[Int64s, Int64s, Int64s]] = []
+        #: text fields of lines that were read with care: line, key, field, text
+        self._scanned_texts: list[tuple[int, int, str, str]] = []
+        self._bad: npt.NDArray[np.bool_] | None = None
         self._breaks: dict[int, Int64s] = {}
 
     def run(self) -> None:
@@ -485,11 +516,11 @@ class _Work:
             return
         self._stamps(numbers, stamp)
         keys = self.reader.key_codes(key)
-        fields = rest.str.split(",")
-        widths = fields.list.len().to_numpy()
-        if int(widths.max()) == 1:
+        if _no_comma(rest.head(16)) and _no_comma(rest):
             line, point_key, pairs = numbers, keys, rest
         else:
+            fields = rest.str.split(",")
+            widths = fields.list.len().to_numpy()
             line, point_key, pairs = np.repeat(numbers, widths), np.repeat(keys, widths), fields.explode()
         name, word = pairs.str.splitn("=", 2).struct.unnest().get_columns()
         names = self.reader.name_codes(name.fill_null(""))
@@ -502,6 +533,9 @@ class _Work:
         self.doubtful[line[bad]] = True
         if kind is not None and (kind == _TEXT_FIELD).any():
             number = kind == _NUMBER_FIELD
+            text = kind == _TEXT_FIELD
+            first = np.flatnonzero(text)[np.r_[True, np.diff(line[text]) > 0]]
+            self._texts.append((line[first], point_key[first], np.bincount(line[text], minlength=1)[line[first]]))
             some = np.zeros(self.lines.len(), dtype=bool)
             some[line[number]] = True
             self.doubtful[numbers[~some[numbers]]] = True
@@ -526,13 +560,17 @@ class _Work:
             self.columns = [part.only(~self.gone[part.line]) for part in self.columns]
             self.columns.append(scanned)
         if not self.columns:
+            self._emit_texts(self._micros()[0])
             return
         columns = self.columns[0] if len(self.columns) == 1 else _Columns.joined(self.columns)
         micros, bad = self._micros()
+        self._bad = bad
         if bad is not None:
             for number in np.flatnonzero(bad).tolist():
                 self._reject(number, number, "the timestamp is outside the range of its precision")
             columns = columns.only(~bad[columns.line])
+            self.gone |= bad
+        self._emit_texts(micros)
         delivery = np.array([piece.delivery for piece in self.pieces], dtype=np.uint32)
         self.reader.done(
             {
@@ -542,6 +580,41 @@ class _Work:
                 "ts": micros[columns.line],
                 "value": columns.value,
             }
+        )
+
+    def _emit_texts(self, micros: Int64s) -> None:
+        """Hand over the text fields of all lines that count."""
+        for number, key, field, text in self._scanned_texts:
+            if not (self._bad is not None and self._bad[number]):
+                self.reader.add_text(self.pieces[self.piece_of[number]].delivery, int(micros[number]), key, field, text)
+        for lines, keys, counts in self._texts:
+            keep = ~self.gone[lines]
+            self._text_columns(lines[keep], keys[keep], counts[keep], micros)
+
+    def _text_columns(self, lines: Int64s, keys: Int64s, counts: Int64s, micros: Int64s) -> None:
+        found = self.lines.gather(lines).str.replace(_KEY_OF_LINE, "").str.extract_all(_TEXT_FIELDS)
+        right = found.list.len().to_numpy() == counts
+        for place in np.flatnonzero(~right).tolist():
+            number = int(lines[place])
+            again = scan_line(self.lines.item(number))
+            of = self.pieces[self.piece_of[number]].delivery
+            for field, value in again.texts if again is not None else ():
+                self.reader.add_text(of, int(micros[number]), int(keys[place]), field, value)
+        if not right.all():
+            lines, keys, counts, found = lines[right], keys[right], counts[right], found.filter(right)
+        if not lines.size:
+            return
+        parts = found.explode().str.extract_groups(_TEXT_PARTS).struct.unnest()
+        name, text = parts.get_columns()
+        line, key = np.repeat(lines, counts), np.repeat(keys, counts)
+        delivery = np.array([piece.delivery for piece in self.pieces], dtype=np.uint32)
+        self.reader.texts.add_columns(
+            delivery[self.piece_of[line]],
+            micros[line],
+            self.reader._keys,
+            key,
+            name.str.replace_many(["\\,", '\\"', "\\=", "\\ "], [",", '"', "=", " "]),
+            text.str.replace_many(['\\"', "\\\\"], ['"', "\\"]),
         )
 
     def _micros(self) -> tuple[Int64s, npt.NDArray[np.bool_] | None]:
@@ -627,6 +700,8 @@ class _Work:
             keys.extend([key] * len(found.names))
             names.extend([self.reader.name_code(name) for name in found.names])
             values.extend(found.values)
+            if found.texts:
+                self._scanned_texts += [(number, key, field, text) for field, text in found.texts]
         self._reject_many(hopeless[~self._swallowed[hopeless]], "no fields: expected a field as name=value")
         return _Columns(
             np.array(line, dtype=np.int64),
@@ -690,6 +765,10 @@ class _Work:
             breaks = self._breaks[index] = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == 10)
         number -= int(self.first[index])
         return int(breaks[number - 1]) + 1 if number else 0, int(breaks[number]) if number < breaks.size else len(text)
+
+
+def _no_comma(texts: pl.Series) -> bool:
+    return not texts.str.contains(",", literal=True).any()
 
 
 def without_escapes(lines: pl.Series) -> pl.Series:

@@ -29,6 +29,12 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_REJECTS = 1_000
 MAX_PROBLEMS = 100_000
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+SNAPPY_MAGIC = b"\xff\x06\x00\x00sNaPpY"
+#: content encodings that a body may come in
+ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd", "snappy")
+#: a snappy block cannot grow this much (three bytes copy at most 64), and a frame holds at most so many bytes
+_SNAPPY_RATIO, _SNAPPY_FRAME = 32, 1 << 16
 BOM = b"\xef\xbb\xbf"
 #: control characters, line separators, lone surrogates, noncharacters: a name that holds one is refused, never altered
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -63,6 +69,150 @@ def plain_body(body: bytes) -> bytes:
     if body[:2] == GZIP_MAGIC:
         body = gunzip(body, MAX_BODY_BYTES)
     return body[3:] if body[:3] == BOM else body
+
+
+def unpacked(delivery: Delivery) -> bytes:
+    """The body of a delivery without the encoding that its ``content-encoding`` or its first bytes tell.
+
+    gzip, deflate (with or without the zlib frame), br, zstd and snappy (block and framed) are known. A body that says
+    gzip, zstd or deflate and is plain is taken as it is: some proxies unpack and leave the header.
+
+    Raises:
+        UnreadableBody: it is damaged, truncated, or larger than 256 MiB when unpacked.
+    """
+    encoding = delivery.headers.get("content-encoding", "")
+    return plain_body(decoded(delivery.body, encoding) if encoding else delivery.body)
+
+
+def decoded(body: bytes, encoding: str, limit: int = MAX_BODY_BYTES) -> bytes:
+    """A body without one content encoding, never holding much more than ``limit`` bytes of output.
+
+    Raises:
+        UnreadableBody: damaged, truncated, more output than ``limit``, or an encoding that is not known.
+    """
+    if not body or encoding in {"", "identity"}:
+        return body
+    if encoding in {"gzip", "x-gzip"}:
+        return gunzip(body, limit) if body[:2] == GZIP_MAGIC else body
+    if encoding == "deflate":
+        return _inflate(body, limit)
+    if encoding == "zstd":
+        return _stream(body, "zstd", limit) if body[:4] == ZSTD_MAGIC else body
+    if encoding == "br":
+        return _stream(body, "brotli", limit)
+    if encoding == "snappy":
+        return _snappy_frames(body, limit) if body[:10] == SNAPPY_MAGIC else _snappy_block(body, limit)
+    raise UnreadableBody(f"content-encoding {encoding[:40]!r}; allowed: {', '.join(ENCODINGS)}")
+
+
+def opening(delivery: Delivery, size: int) -> bytes:
+    """At most ``size`` bytes of the unpacked body, as far as they can be read; cheap however long the body is."""
+    encoding, body = delivery.headers.get("content-encoding", ""), delivery.body
+    try:
+        if encoding == "deflate" or body[:2] == GZIP_MAGIC:
+            return zlib.decompressobj(wbits=31 if body[:2] == GZIP_MAGIC else _deflate_bits(body)).decompress(
+                body, size
+            )
+        if encoding in {"br", "zstd"}:
+            return b"".join(_pieces(body, "brotli" if encoding == "br" else "zstd", size, size))[:size]
+        return unpacked(delivery)[:size] if encoding == "snappy" else body[:size]
+    except (zlib.error, UnreadableBody):
+        return b""
+
+
+def _deflate_bits(body: bytes) -> int:
+    """Window bits of a zlib frame (RFC 1950) or, where its check fails, of raw deflate, which many senders mean."""
+    framed = len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+    return zlib.MAX_WBITS if framed else -zlib.MAX_WBITS
+
+
+def _inflate(body: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj(wbits=_deflate_bits(body))
+    try:
+        result = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        if body[:1] in {b"{", b"["}:
+            return body
+        raise UnreadableBody(f"deflate: damaged: {error}") from error
+    if len(result) > limit:
+        raise _too_large("deflate", limit)
+    if not stream.eof:
+        raise UnreadableBody(f"deflate: truncated after {len(result)} bytes of content")
+    return result
+
+
+def _stream(body: bytes, codec: str, limit: int) -> bytes:
+    room, parts = limit, []
+    for part in _pieces(body, codec, limit + 1):
+        room -= len(part)
+        if room < 0:
+            raise _too_large(codec, limit)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _pieces(body: bytes, codec: str, limit: int, size: int = 1 << 20) -> Iterator[bytes]:
+    """The output of a streaming codec piece by piece, about ``limit`` bytes of it."""
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
+            while limit > 0 and (part := stream.read(min(size, limit))):
+                limit -= len(part)
+                yield part
+    except OSError as error:
+        raise UnreadableBody(f"{codec}: {error}") from error
+
+
+def _snappy_block(body: bytes, limit: int) -> bytes:
+    import pyarrow as pa
+
+    size = _snappy_length(body)
+    if size > limit:
+        raise _too_large("snappy", limit)
+    if size > len(body) * _SNAPPY_RATIO:
+        raise UnreadableBody(f"snappy: {len(body)} bytes cannot hold the {size} that they claim")
+    if size == 0:
+        return b""
+    try:
+        return bytes(pa.Codec("snappy").decompress(body, size, asbytes=True))
+    except OSError as error:
+        raise UnreadableBody(f"snappy: {error}") from error
+
+
+def _snappy_length(block: bytes) -> int:
+    """The unpacked size that a block begins with (a varint of 32 bits)."""
+    size = 0
+    for index, byte in enumerate(block[:5]):
+        size |= (byte & 127) << 7 * index
+        if byte < 128:
+            return size
+    raise UnreadableBody("snappy: does not begin with a length")
+
+
+def _snappy_frames(body: bytes, limit: int) -> bytes:
+    """The framing format of snappy; its checksums are left to whoever sent it, as transport has its own."""
+    parts: list[bytes] = []
+    offset, room = len(SNAPPY_MAGIC), limit
+    while offset < len(body):
+        kind, end = body[offset], offset + 4 + int.from_bytes(body[offset + 1 : offset + 4], "little")
+        if end > len(body) or offset + 4 > len(body):
+            raise UnreadableBody(f"snappy: truncated after {limit - room} bytes of content")
+        if kind in {0, 1}:
+            content = body[offset + 8 : end]
+            part = _snappy_block(content, _SNAPPY_FRAME) if kind == 0 else content
+            room -= len(part)
+            if room < 0:
+                raise _too_large("snappy", limit)
+            parts.append(part)
+        elif kind < 128:
+            raise UnreadableBody(f"snappy: a chunk of the unknown kind {kind}")
+        offset = end
+    return b"".join(parts)
+
+
+def _too_large(codec: str, limit: int) -> UnreadableBody:
+    return UnreadableBody(f"{codec}: more than {limit // 1024 // 1024} MiB when unpacked")
 
 
 def gunzip(body: bytes, limit: int) -> bytes:
@@ -122,8 +272,6 @@ def micros_of_number(value: float) -> int | None:
     size = abs(value)
     if not size < 2**63:
         return None
-    if isinstance(value, int):
-        return int(micros_of_any(np.array([value], dtype=np.int64))[0])
     if size < 10**11:
         return round(value * 1_000_000)
     if size < 10**14:
@@ -162,7 +310,9 @@ class Rejects:
     looking at its doubtful parts one by one, and it is kept whole instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, between: bytes = b"\n") -> None:
+        #: what stands between the contents of rejects that are joined
+        self._between = between
         self._found: dict[int, list[Reject]] = {}
         self._more: dict[int, tuple[int, str, list[bytes]]] = {}
 
@@ -212,7 +362,9 @@ class Rejects:
             result.extend(sorted(found, key=lambda reject: reject.offset))
             if index in self._more:
                 offset, reason, contents = self._more[index]
-                result.append(Reject(index, offset, f"{reason} ({len(contents)} rejects joined)", b"\n".join(contents)))
+                result.append(
+                    Reject(index, offset, f"{reason} ({len(contents)} rejects joined)", self._between.join(contents))
+                )
         return result
 
 

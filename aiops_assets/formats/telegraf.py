@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
+
 from aiops_assets.formats.batch import Parsed
 from aiops_assets.formats.columns import joined
 from aiops_assets.formats.line_protocol import BadLine, LineReader, scan_line
-from aiops_assets.formats.payload import Rejects, UnreadableBody, plain_body
+from aiops_assets.formats.payload import Rejects, UnreadableBody, unpacked
 from aiops_assets.formats.telegraf_json import JsonReader
 from aiops_assets.landing.segment import Delivery
 
@@ -22,7 +24,11 @@ def parse(deliveries: Sequence[Delivery]) -> Parsed:
     lines, json = LineReader(rejects), JsonReader(rejects)
     for index, delivery in enumerate(deliveries):
         try:
-            body = plain_body(delivery.body)
+            body = delivery.body
+            if body[:2] == b'{"' and not delivery.headers.get("content-encoding"):
+                json.feed(index, delivery, body)
+                continue
+            body = unpacked(delivery)
             if looks_like_json(body):
                 json.feed(index, delivery, body)
             else:
@@ -30,8 +36,9 @@ def parse(deliveries: Sequence[Delivery]) -> Parsed:
         except UnreadableBody as error:
             rejects.add(index, 0, str(error), delivery.body)
     series, points = joined([lines.finish(), json.finish()])
-    productive = set(points.get_column("delivery").unique().to_list())
-    return Parsed(series, points, rejects=rejects.finish(deliveries, productive))
+    logs = pl.concat([lines.texts.frame(), json.texts.frame()]).sort("delivery", maintain_order=True)
+    productive = set(points.get_column("delivery").unique().to_list()) | set(logs.get_column("delivery").to_list())
+    return Parsed(series, points, logs=logs, rejects=rejects.finish(deliveries, productive))
 
 
 def looks_like_json(body: bytes) -> bool:

@@ -8,6 +8,9 @@ no two fields of a measurement share a name). A measurement whose tags do not ha
 its own names as well. Counters keep their raw totals under a name of their own ending in ``.total``: the names without
 it are rates per second, and one metric has one unit. A measurement that already speaks canonically (``system.cpu`` with
 field ``utilization``, or ``system.cpu.utilization`` with field ``value``) is stored under that name.
+
+The host is the tag ``host``. What Telegraf asks of other devices (its snmp and redfish inputs) carries the name of the
+asking Telegraf there; then the device's own tag is the host, and ``host`` stays among the labels.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy.typing as npt
 import polars as pl
 
 from aiops_assets.formats.batch import (
+    LOGS_SCHEMA,
     MAX_LABELS_CHARS,
     MAX_NAME_CHARS,
     POINTS_SCHEMA,
@@ -65,6 +69,8 @@ class _Family:
     fields: dict[str, Rule]
     rename: tuple[tuple[str, str], ...] = ()
     adds: tuple[str, ...] = ()
+    #: tags of which the first there is becomes the label ``device`` too; one of them must be there
+    device: tuple[str, ...] = ()
 
 
 def _ratio(metric: str, **more: float) -> Rule:
@@ -83,7 +89,90 @@ _READ_WRITE = ("read", "write")
 _RECEIVE_TRANSMIT = ("receive", "transmit")
 _CPU_STATES = ("user", "system", "iowait", "irq", "softirq", "steal", "nice", "guest", "guest_nice")
 
+
+def _interfaces(measurement: str) -> _Family:
+    """A table of IF-MIB, called as in Telegraf's documentation. Where a table holds both, the 64-bit octets count.
+
+    The 32-bit octets, and packets that are no unicast ones, keep their own names: they would meet the others.
+    """
+    packets = ("UcastPkts", "NUcastPkts", "MulticastPkts", "BroadcastPkts")
+    columns = {"Octets": "By", **dict.fromkeys(packets, "{packet}")}
+    columns |= dict.fromkeys(("HCMulticastPkts", "HCBroadcastPkts"), "{packet}")
+    own: dict[str, Rule] = {}
+    for column, unit in columns.items():
+        for way in ("In", "Out"):
+            field = f"ifHC{way}{column[2:]}" if column.startswith("HC") else f"if{way}{column}"
+            own[field] = _counter(f"{measurement}.{field}", unit)
+    return _Family(
+        {
+            **own,
+            **_both_ways(
+                ("ifHCInOctets", "ifHCOutOctets"), "system.network.io.total", "By", "direction", _RECEIVE_TRANSMIT
+            ),
+            **_both_ways(
+                ("ifHCInUcastPkts", "ifHCOutUcastPkts"),
+                "system.network.packets.total",
+                "{packet}",
+                "direction",
+                _RECEIVE_TRANSMIT,
+            ),
+            **_both_ways(
+                ("ifInErrors", "ifOutErrors"), "system.network.errors.total", "{error}", "direction", _RECEIVE_TRANSMIT
+            ),
+            **_both_ways(
+                ("ifInDiscards", "ifOutDiscards"),
+                "system.network.dropped.total",
+                "{packet}",
+                "direction",
+                _RECEIVE_TRANSMIT,
+            ),
+            "ifInUnknownProtos": _counter(f"{measurement}.ifInUnknownProtos", "{packet}"),
+            "ifSpeed": Rule(f"{measurement}.ifSpeed", "bit/s"),
+            # IF-MIB counts ifHighSpeed in millions of bits a second
+            "ifHighSpeed": Rule(f"{measurement}.ifHighSpeed", "bit/s", divisor=1e-6),
+            "ifMtu": Rule(f"{measurement}.ifMtu", "By"),
+        },
+        adds=("direction",),
+        device=("ifName", "ifDescr", "ifIndex"),
+    )
+
+
+_SENSOR = (("member_id", "hw.id"), ("name", "hw.name"))
+
+
+def _sensors(kind: str, **fields: tuple[str, str]) -> _Family:
+    """Readings of Telegraf's redfish input, with the attributes that OpenTelemetry asks of hardware."""
+    rules = {
+        field: Rule(metric, unit, "ratio" if metric == "hw.fan.speed_ratio" else "gauge", extra=("hw.type", kind))
+        for field, (metric, unit) in fields.items()
+    }
+    rules = {field: rule._replace(divisor=100.0) if rule.kind == "ratio" else rule for field, rule in rules.items()}
+    return _Family(rules, rename=_SENSOR, adds=("hw.type",))
+
+
+#: tags that name the measured device where the tag ``host`` is the Telegraf that asks it
+_REMOTE_TAGS = ("hostname", "source", "agent_host", "address")
+_REMOTE = frozenset(("interface", "ifTable", "ifXTable", "snmp"))
+_REMOTE_PREFIX = "redfish_"
+
 _FAMILIES: dict[str, _Family] = {
+    **{name: _interfaces(name) for name in ("interface", "ifTable", "ifXTable")},
+    "snmp": _Family({"uptime": Rule("system.uptime", "s")}),
+    "redfish_thermal_temperatures": _sensors("temperature", reading_celsius=("hw.temperature", "Cel")),
+    "redfish_thermal_fans": _sensors(
+        "fan", reading_rpm=("hw.fan.speed", "rpm"), reading_percent=("hw.fan.speed_ratio", "1")
+    ),
+    "redfish_power_powersupplies": _sensors(
+        "power_supply",
+        power_input_watts=("hw.power", "W"),
+        line_input_voltage=("hw.voltage", "V"),
+        power_capacity_watts=("hw.power_supply.limit", "W"),
+        power_output_watts=("hw.power_supply.usage", "W"),
+    ),
+    "redfish_power_voltages": _sensors("voltage", reading_volts=("hw.voltage", "V")),
+    "redfish_power_powercontrol": _sensors(
+        "enclosure", power_consumed_watts=("hw.host.power", "W"), power_capacity_watts=("hw.host.power.limit", "W")
+    ),
     "cpu": _Family(
         {
             "usage_idle": _ratio("system.cpu.utilization", sign=-1.0, offset=1.0),
@@ -226,13 +315,20 @@ def resolve(measurement: str, tags: tuple[tuple[str, str], ...]) -> Key:
         problem = _problem(measurement, tags)
         if problem:
             raise Refused(problem)
-    host = labels.pop("host", None) or next(
-        (labels[tag] for tag in _host_tags(measurement) if tag in labels), UNKNOWN_HOST
-    )
+    host = None
+    if "agent_host" in labels or measurement in _REMOTE or measurement.startswith(_REMOTE_PREFIX):
+        host = next((labels[tag] for tag in _REMOTE_TAGS if tag in labels), None)
+    if host is None:
+        host = labels.pop("host", None) or next(
+            (labels[tag] for tag in _host_tags(measurement) if tag in labels), UNKNOWN_HOST
+        )
     family = measurement if _fits(measurement, labels) else None
     if family is not None:
         for tag, label in _FAMILIES[family].rename:
             labels[label] = labels.pop(tag)
+        device = next((tag for tag in _FAMILIES[family].device if tag in labels), None)
+        if device is not None:
+            labels["device"] = labels[device]
         if family == "cpu":
             labels["cpu"] = labels["cpu"].removeprefix("cpu").removeprefix("-")
     return Key(measurement, host, family, labels, labels_json(labels))
@@ -265,6 +361,8 @@ def _fits(measurement: str, labels: dict[str, str]) -> bool:
         return False
     if any(label in labels for label in family.adds):
         return False
+    if family.device and ("device" in labels or not any(tag in labels for tag in family.device)):
+        return False
     return measurement != "cpu" or _CPU_TAG.fullmatch(labels["cpu"]) is not None
 
 
@@ -283,6 +381,22 @@ def rule(family: str | None, measurement: str, field: str) -> Rule:
     return Rule(metric, unit)
 
 
+def canonical(metric: str, unit: str, kind: str) -> tuple[str, str, str]:
+    """Name, unit and kind under which a metric is stored whose sender already speaks OpenTelemetry's conventions.
+
+    A running total of what is a rate per second here is kept under the name with ``.total``; a gauge that is known as
+    a ratio is one.
+    """
+    known = _CANONICAL.get(metric)
+    if known is None:
+        return metric, unit, kind
+    if known[1] == "rate" and kind == "counter":
+        return f"{metric}.total", unit or _CANONICAL.get(f"{metric}.total", ("",))[0], kind
+    if known[1] == "ratio" and kind == "gauge" and unit in {"", "1"}:
+        return metric, "1", "ratio"
+    return metric, unit or known[0], kind
+
+
 def escape_field(field: str) -> str:
     """A field's part of a metric name, without dots; reversible."""
     if "." not in field and "%" not in field:
@@ -296,6 +410,74 @@ def is_redundant_text(measurement: str, fields: Iterable[str]) -> bool:
     Every Telegraf agent with the ``system`` input sends ``uptime_format`` as a line of its own, each interval.
     """
     return measurement == "system" and set(fields) == {"uptime_format"}
+
+
+class Texts:
+    """Text fields as rows of the logs frame: the text is the body, the measurement the app, tags are attributes."""
+
+    def __init__(self) -> None:
+        self._parts: list[pl.DataFrame] = []
+        self._rows: list[tuple[int, int, str, str, str, str]] = []
+        self._attributes: dict[tuple[str, str], str] = {}
+
+    def add(self, delivery: int, ts: int, key: Key, field: str, text: str) -> None:
+        """Add one; ``ts`` is in microseconds. What cannot be encoded as UTF-8 is replaced."""
+        if is_redundant_text(key.measurement, (field,)):
+            return
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()
+        self._rows.append((delivery, ts, key.host, key.measurement, text, self._described(key, field)))
+
+    def add_columns(
+        self,
+        delivery: npt.NDArray[np.uint32],
+        ts: npt.NDArray[np.int64],
+        keys: Sequence[Key],
+        key_code: npt.NDArray[np.int64],
+        field: pl.Series,
+        text: pl.Series,
+    ) -> None:
+        """Add many; ``key_code`` indexes ``keys``."""
+        about = pl.DataFrame({"key": key_code, "field": field})
+        distinct = about.unique()
+        described = pl.DataFrame(
+            [
+                (code, name, keys[code].host, keys[code].measurement, self._described(keys[code], name))
+                for code, name in distinct.iter_rows()
+            ],
+            schema={"key": pl.Int64, "field": pl.String, "host": pl.String, "app": pl.String, "attributes": pl.String},
+            orient="row",
+        )
+        rows = about.join(described, on=["key", "field"], how="left", maintain_order="left").with_columns(
+            delivery=pl.Series(delivery, dtype=pl.UInt32), ts=pl.Series(ts, dtype=pl.Int64), body=text
+        )
+        redundant = (pl.col("app") == "system") & (pl.col("field") == "uptime_format")
+        self._parts.append(rows.filter(~redundant).select(list(_TEXT_SCHEMA)))
+
+    def count(self) -> int:
+        """How many were added one by one."""
+        return len(self._rows)
+
+    def back_to(self, count: int) -> None:
+        """Forget all but the first ``count`` of those, because the rest is read again."""
+        del self._rows[count:]
+
+    def frame(self) -> pl.DataFrame:
+        """Rows of ``batch.LOGS_SCHEMA`` in the order of their deliveries."""
+        parts = [*self._parts, pl.DataFrame(self._rows, schema=_TEXT_SCHEMA, orient="row")]
+        missing = [pl.lit(None, LOGS_SCHEMA[name]).alias(name) for name in LOGS_SCHEMA if name not in _TEXT_SCHEMA]
+        rows = pl.concat(parts).sort("delivery", "ts", maintain_order=True)
+        return rows.with_columns(missing).select(list(LOGS_SCHEMA))
+
+    def _described(self, key: Key, field: str) -> str:
+        found = self._attributes.get((key.labels_text, field))
+        if found is None:
+            name = "field" if "field" not in key.labels else "telegraf.field"
+            found = self._attributes[key.labels_text, field] = labels_json({**key.labels, name: field})
+        return found
+
+
+_TEXT_SCHEMA = {name: LOGS_SCHEMA[name] for name in ("delivery", "ts", "host", "app", "body", "attributes")}
 
 
 def metric_problem(measurement: str, field: str) -> str | None:

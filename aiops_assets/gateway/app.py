@@ -20,11 +20,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from uvicorn import Config, Server
 
+from aiops_assets.config import ConfigFile
 from aiops_assets.formats import FORMATS
 from aiops_assets.gateway.access import Access
 from aiops_assets.gateway.answers import Receive, Scope, Send
 from aiops_assets.gateway.counters import Counters
-from aiops_assets.gateway.intake import PREFIX, Intake
+from aiops_assets.gateway.endpoints import Endpoints, is_shipper
+from aiops_assets.gateway.intake import Intake
 from aiops_assets.gateway.keys import KeysDamaged, KeyStore, ensure_admin_key
 from aiops_assets.gateway.pages import Pages
 from aiops_assets.gateway.prometheus import PrometheusApi
@@ -61,10 +63,12 @@ class Gateway:
         self.connections: set[object] = set()
         self.keys = KeyStore(home.keys)
         self.sessions = Sessions(home.keys, self.keys)
+        self._endpoints = Endpoints(frozenset(FORMATS), sentry_per_minute=settings.sentry_max_per_minute)
         self._intake = Intake(
-            frozenset(FORMATS),
+            self._endpoints,
             self.keys,
             self.counters,
+            ConfigFile(home.config),
             max_body_bytes=settings.gateway_max_body_bytes,
         )
         self.watch = Watch(home, self._intake, max_backlog_bytes=settings.gateway_max_backlog_bytes)
@@ -98,8 +102,12 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            app = self._intake if scope["path"].startswith(PREFIX) else self.access
-            await app(scope, receive, send)
+            path = scope["path"]
+            endpoint = self._endpoints.find(path)
+            if endpoint is not None and (path != "/" or is_shipper(scope)):
+                await self._intake(scope, receive, send, endpoint)
+            else:
+                await self.access(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -143,6 +151,7 @@ class Gateway:
         commit, self._intake.commit = self._intake.commit, None
         if commit is not None:
             await commit.close()
+        self._endpoints.close()
         self._writer = None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

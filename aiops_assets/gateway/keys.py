@@ -1,8 +1,10 @@
 """Keys: who may send to which source, who may read, who may act.
 
 What belongs here: making, listing, revoking and verifying keys. What does not: how a key travels (``access``). A key is
-``aiops_<id>_<secret>`` with 256 random bits in it, so ``keys.json`` holds its plain SHA-256: there is nothing to guess
-that a slow, salted password hash would protect, and verification stays cheap enough for every request.
+``aiops_<id>_<secret>`` with 142 random bits in it, so ``keys.json`` holds its plain SHA-256: there is nothing to guess
+that a slow, salted password hash would protect, and verification stays cheap enough for every request. Letters, digits
+and underscores only, and 39 of them: so a key fits where clients are narrow, the DSN of Sentry's SDKs, the URL of a
+journal upload, and the one line of base64 that netdata has for user and password.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hmac
 import logging
 import os
 import secrets
+import string
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +36,9 @@ ANY_SOURCE = "*"
 RELOAD_SECONDS = 1.0
 MAX_KEY_BYTES = 200
 _FILE, _ADMIN, _LOCK = "keys.json", "admin.key", ".keys.lock"
+_ALPHABET, _SECRET_CHARS = string.ascii_letters + string.digits, 24
+#: a key that is not known is looked for in the file at most so often, seconds
+_LOOK_AGAIN_SECONDS = 0.05
 _NOBODY = hashlib.sha256(b"").digest()
 
 
@@ -190,7 +196,12 @@ class KeyStore:
             self._reload(now)
         if len(key) > MAX_KEY_BYTES:
             return None
-        entry = self._keys.get(key[6:].partition(b"_")[0])
+        key_id = key[6:].partition(b"_")[0]
+        entry = self._keys.get(key_id)
+        if entry is None and now - self._checked_at >= _LOOK_AGAIN_SECONDS:
+            # It may have been made a moment ago, and some senders drop what is refused for its key.
+            self._reload(now)
+            entry = self._keys.get(key_id)
         digest = hashlib.sha256(key).digest()
         if entry is None:
             hmac.compare_digest(digest, _NOBODY)
@@ -225,7 +236,7 @@ class KeyStore:
 
 def _new_key(name: str, sources: tuple[str, ...], role: Role) -> tuple[Key, str]:
     key_id = secrets.token_hex(4)
-    clear = f"aiops_{key_id}_{secrets.token_urlsafe(32)}"
+    clear = f"aiops_{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(_SECRET_CHARS))}"
     digest = hashlib.sha256(clear.encode()).hexdigest()
     return Key(id=key_id, name=name, role=role, sources=sources, digest=digest, created_at=_now()), clear
 

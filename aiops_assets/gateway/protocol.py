@@ -18,6 +18,8 @@ HEAD_SECONDS = 15.0
 STALL_SECONDS = 30.0
 REQUEST_SECONDS = 600.0
 IDLE_SECONDS = 75
+#: extension of the request's scope: ends the connection without an answer
+HANG_UP = "aiops.hang_up"
 #: bytes of framing granted with every piece of a body
 _FRAMING = 16
 
@@ -33,9 +35,12 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # netdata ends one of its header lines with a bare LF, which RFC 9112 (2.2) lets a server recognise.
+        self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self._overhead = 0
         self._head_open = self._message_open = False
         self._heard_at = self._begun_at = self.loop.time()
+        self._extensions: dict[str, dict[object, object]] = {HANG_UP: {"close": self._hang_up}}
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
@@ -56,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_open = False
         super().on_headers_complete()
+        self.scope["extensions"] = self._extensions
 
     def on_body(self, body: bytes) -> None:
         self._overhead -= len(body) + _FRAMING
@@ -80,6 +86,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return True
         return False
+
+    def _hang_up(self) -> None:
+        self.transport.close()
 
     def _answer(self, status: bytes) -> None:
         if self.cycle is None or self.cycle.response_complete or self._head_open:

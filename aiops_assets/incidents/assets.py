@@ -4,7 +4,7 @@ What belongs here: the spec of ``incidents`` (live) and the snapshot asset (lear
 lifecycle, which are plain Python beside this module.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -19,13 +19,13 @@ GROUP = "incidents"
 SNAPSHOT = "incident_snapshot"
 
 
-def incident_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
-    """The live assets of this room; ``drops`` are the sources that feed them."""
+def incident_specs(feeding: Mapping[str, Sequence[dg.AssetKey]]) -> list[dg.AssetSpec]:
+    """The live assets of this room; ``feeding`` maps tables to the sources that feed them."""
     return [
         table_spec(
             TICKETS,
             group=GROUP,
-            deps=drops,
+            deps=feeding[TICKETS.name],
             about="A ticket has a row for every state that was seen of it; the newest is its present one.",
         ),
         dg.AssetSpec(

@@ -5,7 +5,7 @@ What belongs here: asset specs of this room. What does not: parsing and storing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -15,13 +15,13 @@ from aiops_assets.tables import DOCUMENTS
 GROUP = "knowledge"
 
 
-def knowledge_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
-    """The assets of this room; ``drops`` are the sources that feed them."""
+def knowledge_specs(feeding: Mapping[str, Sequence[dg.AssetKey]]) -> list[dg.AssetSpec]:
+    """The assets of this room; ``feeding`` maps tables to the sources that feed them."""
     return [
         table_spec(
             DOCUMENTS,
             group=GROUP,
-            deps=drops,
+            deps=feeding[DOCUMENTS.name],
             about="A version of a document is stored once; one that is gone has a last row that says so.",
         )
     ]

@@ -170,6 +170,11 @@ def first_seq(folder: Path) -> int:
     return min([*numbers(folder, SEALED), *(first for first, _ in packed_ranges(folder))], default=1)
 
 
+def newest_seq(folder: Path) -> int:
+    """The highest sealed segment number, packed or not (0 in an empty folder); it lists the folder."""
+    return max([*numbers(folder, SEALED), *(last for _, last in packed_ranges(folder))], default=0)
+
+
 def gaps(folder: Path) -> list[int]:
     """Numbers that are missing between the lowest and the highest segment: each one is an alarm."""
     present = set(numbers(folder, SEALED)) | set(numbers(folder, OPEN))

@@ -16,78 +16,109 @@ from aiops_assets.tables import ENTITIES, MAINTENANCE
 
 
 class EntityBook:
-    """Entities by identifier. Declared ones win over discovered ones of the same name, field by field."""
+    """Entities by identifier. What senders tell of one is joined; what is declared wins, field by field.
+
+    ``changed`` says that something is new; ``altered`` that a value differs from the one before, which can wait a
+    little: two senders may tell different things of one host with every delivery.
+    """
 
     def __init__(self) -> None:
         self._discovered: dict[str, dict[str, Any]] = {}
         self._rows: tuple[str, pl.DataFrame] | None = None
         self.changed = False
+        self.altered = False
 
     def load(self, stored: pl.DataFrame) -> None:
         """Take over what was discovered before."""
         for row in stored.filter(pl.col("origin") == "discovered").iter_rows(named=True):
-            self._discovered[row["name"]] = row
+            self._discovered[row["entity_id"]] = row
 
     def discover_hosts(self, series: pl.DataFrame) -> None:
         """Hosts that appear in new series (rows of ``tables.SERIES``)."""
+        named = {row["name"] for row in self._discovered.values()}
         for name, first_seen in series.group_by("host").agg(pl.col("first_seen").min()).sort("host").iter_rows():
-            if name not in self._discovered:
-                self._add(name, "host", None, "{}", [], first_seen)
+            if name not in named:
+                self._add(name, "host", first_seen)
 
     def discover(self, entities: pl.DataFrame, at: int) -> None:
-        """Entities that deliveries describe (columns of ``formats.batch.ENTITIES_SCHEMA``)."""
+        """Entities that deliveries describe (columns of ``formats.batch.ENTITIES_SCHEMA``), at an instant (µs)."""
         for kind, name, site, labels, depends_on in (
-            entities.select("kind", "name", "site", "labels", "depends_on").unique().iter_rows()
+            entities.select("kind", "name", "site", "labels", "depends_on").unique(maintain_order=True).iter_rows()
         ):
-            known = self._discovered.get(name)
-            described = (kind, site, labels, depends_on or [])
-            if known is None or (known["kind"], known["site"], known["labels"], known["depends_on"]) != described:
-                first_seen = instant(at) if known is None else known["first_seen"]
-                self._add(name, kind, site, labels, depends_on or [], first_seen)
+            # A host that only series told of so far is the device that is described now.
+            placeholder = self._discovered.get(f"host:{name}")
+            if kind == "device" and placeholder is not None and f"device:{name}" not in self._discovered:
+                del self._discovered[f"host:{name}"]
+                self._add(name, kind, placeholder["first_seen"])
+            known = self._discovered.get(f"{kind}:{name}") or self._add(name, kind, instant(at))
+            self._join(known, site, orjson.loads(labels) if labels else {}, depends_on or [])
 
     def rows(self, config: Config) -> pl.DataFrame:
         """Rows of ``tables.ENTITIES``: declared over discovered, sorted by identifier."""
         if self._rows is not None and self._rows[0] == config.digest:
             return self._rows[1]
-        merged = {name: dict(row) for name, row in self._discovered.items()}
+        merged = {identifier: dict(row) for identifier, row in self._discovered.items()}
         declared = [
             (e.name, e.kind, e.site, e.owner, dict(e.labels) | {"impact": str(e.impact)}, e.depends_on)
             for e in config.entities
         ] + [(d.name, "device", d.site, d.owner, dict(d.labels), d.depends_on) for d in config.devices]
         for name, kind, site, owner, labels, depends_on in declared:
-            known = merged.get(name)
-            merged[name] = {
-                "entity_id": f"{kind}:{name}",
+            identifier = f"{kind}:{name}"
+            known = merged.pop(identifier, None) or merged.pop(f"host:{name}", None)
+            merged[identifier] = {
+                "entity_id": identifier,
                 "kind": kind,
                 "name": name,
                 "site": site or (known and known["site"]),
                 "owner": owner,
-                "labels": orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode(),
+                "labels": _canonical((orjson.loads(known["labels"]) if known else {}) | labels),
                 "depends_on": list(depends_on) or (known["depends_on"] if known else []),
                 "origin": "declared",
                 "first_seen": known["first_seen"] if known else instant(0),
             }
         frame = pl.DataFrame(list(merged.values()), schema=ENTITIES.schema, orient="row").sort("entity_id")
         self._rows = (config.digest, frame)
-        self.changed = False
         return frame
 
-    def _add(
-        self, name: str, kind: str, site: str | None, labels: str, depends_on: list[str], first_seen: datetime
-    ) -> None:
-        self._discovered[name] = {
+    def written(self) -> None:
+        """The table has what ``rows`` gave."""
+        self.changed = self.altered = False
+
+    def _add(self, name: str, kind: str, first_seen: datetime) -> dict[str, Any]:
+        row: dict[str, Any] = {
             "entity_id": f"{kind}:{name}",
             "kind": kind,
             "name": name,
-            "site": site,
+            "site": None,
             "owner": None,
-            "labels": labels,
-            "depends_on": depends_on,
+            "labels": "{}",
+            "depends_on": [],
             "origin": "discovered",
             "first_seen": first_seen,
         }
+        self._discovered[row["entity_id"]] = row
         self._rows = None
         self.changed = True
+        return row
+
+    def _join(self, known: dict[str, Any], site: str | None, labels: dict[str, str], depends_on: list[str]) -> None:
+        before = orjson.loads(known["labels"])
+        needs = known["depends_on"] + [name for name in depends_on if name not in known["depends_on"]]
+        new = labels.keys() - before.keys() or needs != known["depends_on"] or (site and not known["site"])
+        other = any(before[name] != value for name, value in labels.items() if name in before) or (
+            site and known["site"] not in {None, site}
+        )
+        if not new and not other:
+            return
+        known["labels"], known["depends_on"] = _canonical(before | labels), needs
+        known["site"] = site or known["site"]
+        self._rows = None
+        self.changed |= bool(new)
+        self.altered |= bool(other)
+
+
+def _canonical(labels: dict[str, str]) -> str:
+    return orjson.dumps(labels, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def maintenance_rows(windows: Sequence[Suppression]) -> pl.DataFrame:

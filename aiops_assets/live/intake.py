@@ -6,7 +6,8 @@ of the deliveries ends as a point, an event, a change, an entity or a quarantine
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 
 from aiops_assets.config import Config, Reading
 from aiops_assets.formats import parse
-from aiops_assets.formats.batch import CHANGES_SCHEMA, ENTITIES_SCHEMA, EXTERNAL_SCHEMA, Parsed
+from aiops_assets.formats.batch import CHANGES_SCHEMA, ENTITIES_SCHEMA, EXTERNAL_SCHEMA, Parsed, Reject
 from aiops_assets.formats.rows import encode
 from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.landing.quarantine import QuarantineEntry
 from aiops_assets.landing.segment import Delivery
 from aiops_assets.live.events import EVENT_TABLES, with_event_ids
 from aiops_assets.telemetry.series import SeriesDirectory
+
+log = logging.getLogger(__name__)
 
 #: stored when a delivery does not say how it is written
 DEFAULT_FORMAT = "generic"
@@ -71,7 +74,7 @@ class Intake:
     refused_series: dict[str, int]
     #: name in ``EVENT_TABLES`` → frame of ``Parsed`` by ingest position, every row with a time and an identifier
     events: dict[str, pl.DataFrame]
-    #: news of external alerts, with ``starts_at`` in each row
+    #: news of external alerts, with a time in each row
     external: pl.DataFrame
 
 
@@ -99,10 +102,8 @@ def take_in(
     quarantined: list[QuarantineEntry] = []
     refused: dict[str, int] = {}
     events: dict[str, list[pl.DataFrame]] = {name: [] for name in (*EVENT_TABLES, "external")}
-    for (format_name, source), members in groups.items():
+    for source, members, parsed in _parsed(groups, deliveries, readings):
         index_of = np.asarray(members, np.uint32)
-        mine = [deliveries[index] for index in members]
-        parsed = parse(format_name, mine, readings(source) if readings else ())
         quarantined += [
             quarantine_entry(deliveries[members[reject.delivery]], reject.reason, reject.content, reject.offset)
             for reject in parsed.rejects
@@ -161,6 +162,34 @@ def take_in(
     )
 
 
+def _parsed(
+    groups: Mapping[tuple[str, str], list[int]], deliveries: Sequence[Delivery], readings: Readings | None
+) -> Iterator[tuple[str, list[int], Parsed]]:
+    """Each group as its format reads it.
+
+    A parser should never raise on what a delivery holds. Should one do so, that delivery goes to quarantine with the
+    error, and everybody else's data go on.
+    """
+    for (how, source), members in groups.items():
+        mine = [deliveries[index] for index in members]
+        declared = readings(source) if readings else ()
+        try:
+            found = [(members, parse(how, mine, declared))]
+        except Exception:
+            log.exception("the parser of %s failed; its %d deliveries are read one by one", how, len(mine))
+            found = [([index], _read_alone(how, deliveries[index], declared)) for index in members]
+        for part, parsed in found:
+            yield source, part, parsed
+
+
+def _read_alone(how: str, delivery: Delivery, readings: Sequence[Reading]) -> Parsed:
+    try:
+        return parse(how, [delivery], readings)
+    except Exception as error:
+        reason = f"the parser of {how} failed: {type(error).__name__}: {error}"[:500]
+        return Parsed(rejects=[Reject(0, 0, reason, delivery.body)])
+
+
 def timely(
     name: str,
     rows: pl.DataFrame,
@@ -183,8 +212,6 @@ def timely(
     if name != "external":
         rows = with_event_ids(rows, deliveries, timed)
     rows = rows.with_columns(pl.coalesce("ts", accepted).alias("ts"))
-    if name == "external":
-        rows = rows.with_columns(pl.coalesce("starts_at", "ts").alias("starts_at"))
     age = accepted.to_numpy() - rows["ts"].clip(-_FAR, _FAR).to_numpy()
     future = age < -bounds.future_seconds * MICROS_PER_SECOND
     past = age > bounds.past_seconds * MICROS_PER_SECOND

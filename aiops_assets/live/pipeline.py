@@ -9,6 +9,7 @@ was not told (``deriving``).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 
 #: how often silences are read from the operations database
 SILENCE_SECONDS = 5.0
+#: values of entities that only changed are written at most this often
+ENTITY_SECONDS = 10.0
 #: the operations database forgets alerts that never belonged to an incident after this long
 UNRELATED_ALERT_DAYS = 7
 #: a sample in memory, roughly
@@ -150,6 +153,7 @@ class Pipeline:
         self._behind = False
         self._next_late_at = 0.0
         self._entities = EntityBook()
+        self._entities_written_at = -math.inf
         self._bounds = Bounds(settings.max_future_seconds, settings.max_past_days * 86_400, settings.late_hours * 3600)
         self._position: dict[str, int] = {}
         self._new_changes = CHANGES.empty()
@@ -202,6 +206,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Leave everything in order for the successor."""
+        if self._entities.altered:
+            self._write_entities()
         self._write_progress()
         self._store.prune(time.time_ns() // 1000 - UNRELATED_ALERT_DAYS * 24 * MICROS_PER_HOUR)
         self._store.close()
@@ -411,10 +417,9 @@ class Pipeline:
             self._entities.discover_hosts(rows)
         self._store_changes(deliveries, intake, report)
         self._entities.discover(intake.entities, int(time.time_ns() // 1000))
-        if self._entities.changed:
-            rows = self._entities.rows(self._config)
-            self._entities_table.overwrite(rows)
-            report.touch("entities", rows, None, None)
+        altered_long_ago = time.monotonic() - self._entities_written_at > ENTITY_SECONDS
+        if self._entities.changed or (self._entities.altered and altered_long_ago):
+            report.touch("entities", self._write_entities(), None, None)
         self._store_events(deliveries, intake, report)
         self._tell_external(deliveries, intake, report)
         frame = self._point_rows(deliveries, intake, fresh)
@@ -673,8 +678,16 @@ class Pipeline:
         self._write_reference_tables()
 
     def _write_reference_tables(self) -> None:
-        self._entities_table.overwrite(self._entities.rows(self._config))
+        self._write_entities()
         self._maintenance_table.overwrite(maintenance_rows(self._windows()))
+
+    def _write_entities(self) -> pl.DataFrame:
+        rows = self._entities.rows(self._config)
+        self._check_lease()
+        self._entities_table.overwrite(rows)
+        self._entities.written()
+        self._entities_written_at = time.monotonic()
+        return rows
 
     def _windows(self) -> list[Suppression]:
         if time.monotonic() - self._silences_read_at > SILENCE_SECONDS:

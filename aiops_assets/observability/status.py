@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from aiops_assets.config import Config, ConfigError, Source, load_config
@@ -17,10 +18,11 @@ from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.landing.quarantine import Quarantine
 from aiops_assets.landing.reader import backlog, gaps, writers
 from aiops_assets.live.lease import live_lease
-from aiops_assets.live.progress import Progress, read_progress
+from aiops_assets.live.progress import Progress, SourceProgress, read_progress
 from aiops_assets.observability.health import check_backlog, check_database, check_session
 from aiops_assets.observability.readings import collector_status
 from aiops_assets.settings import Settings
+from aiops_assets.sources.catalogue import entries
 
 #: a collector that has not written its status for so long (seconds) is called silent
 _COLLECTOR_SILENT_SECONDS = 120.0
@@ -33,19 +35,25 @@ class SourceStatus:
     name: str
     last_received_at: int
     last_event_at: int
-    #: points stored a second, averaged over the last minute
+    #: rows stored a second, averaged over the last minute
     rate: float
+    #: seconds between the newest event and its delivery
+    lag: float
     deliveries: int
     points: int
+    #: logs, errors, spans, tickets, documents, news of external alerts
+    events: int
     duplicates: int
     conflicts: int
     late: int
     refused_series: int
     #: entries in quarantine now
     quarantined: int
-    #: seconds without a delivery after which it is called late (from aiops.yaml)
-    freshness: float
+    #: seconds without a delivery after which it is called late; ``None``: nothing is expected of it
+    freshness: float | None
     fresh: bool
+    #: who is polled and does not answer or is slow, and who sent regularly and has fallen silent, by name
+    laggards: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class DeviceStatus:
     """A device whose last poll failed or was cut at its deadline; ``skipped`` counts polls that could not begin."""
 
     name: str
+    source: str
     ok: bool
     slow: bool
     skipped: int
@@ -137,8 +146,25 @@ def platform_status(settings: Settings, *, now: float | None = None) -> Status:
             problems.append(f"landing writer {writer}: segments are missing: {', '.join(map(str, missing[:5]))}")
 
     quarantine = Quarantine(home.quarantine).counts()
+    collector = collector_status(home.collector)
+    devices: Mapping[str, Any] = collector.get("devices") or {}
+    laggards = [_device(name, device) for name, device in sorted(devices.items())]
+    laggards = [device for device in laggards if not device.ok or device.slow]
+    heard = collector_status(home.listener)
+    lagging: dict[str, list[str]] = {"syslog": [], "snmp_trap": []}
+    for device in laggards:
+        lagging.setdefault(device.source, []).append(device.name)
+    for name, listener in sorted((heard.get("listeners") or {}).items()):
+        lagging["snmp_trap" if name.startswith("traps") else "syslog"] += [
+            str(sender) for sender in listener.get("laggards") or ()
+        ]
+        if listener.get("error"):
+            problems.append(f"listener {name}: {listener['error']}")
+        if listener.get("dropped"):
+            problems.append(f"listener {name}: {listener['dropped']} messages were given up, the landing zone was full")
+    limits = {entry.name: entry.freshness for entry in entries(config)}
     sources = [
-        _source(name, progress, config, sum(quarantine.get(name, {}).values()), now)
+        _source(name, progress, limits, sum(quarantine.get(name, {}).values()), lagging.get(name, ()), now)
         for name in sorted({*progress.sources, *quarantine, *config.sources})
     ]
     problems += [f"source {source.name} is late" for source in sources if not source.fresh and source.deliveries]
@@ -146,10 +172,6 @@ def platform_status(settings: Settings, *, now: float | None = None) -> Status:
         if source.refused_series:
             problems.append(f"source {source.name}: {source.refused_series} series beyond the limit were refused")
 
-    collector = collector_status(home.collector)
-    devices: Mapping[str, Any] = collector.get("devices") or {}
-    laggards = [_device(name, device) for name, device in sorted(devices.items())]
-    laggards = [device for device in laggards if not device.ok or device.slow]
     silent = now - float(collector.get("updated_at", 0)) / MICROS_PER_SECOND
     if collector and silent > _COLLECTOR_SILENT_SECONDS:
         problems.append(f"the collector has been silent for {silent:.0f} s")
@@ -181,30 +203,41 @@ def platform_status(settings: Settings, *, now: float | None = None) -> Status:
     )
 
 
-def _source(name: str, progress: Progress, config: Config, quarantined: int, now: float) -> SourceStatus:
-    said = progress.sources.get(name)
-    freshness = config.sources.get(name, Source()).freshness
-    last = said.last_received_at if said else 0
+def _source(
+    name: str,
+    progress: Progress,
+    limits: Mapping[str, timedelta | None],
+    quarantined: int,
+    laggards: Sequence[str],
+    now: float,
+) -> SourceStatus:
+    said = progress.sources.get(name, SourceProgress())
+    limit = limits.get(name, timedelta(seconds=Source().freshness))
+    last = said.last_received_at
     return SourceStatus(
         name=name,
         last_received_at=last,
-        last_event_at=said.last_event_at if said else 0,
-        rate=said.rate if said else 0.0,
-        deliveries=said.deliveries if said else 0,
-        points=said.points if said else 0,
-        duplicates=said.duplicates if said else 0,
-        conflicts=said.conflicts if said else 0,
-        late=said.late if said else 0,
-        refused_series=said.refused_series if said else 0,
+        last_event_at=said.last_event_at,
+        rate=said.rate,
+        lag=max(0.0, (last - said.last_event_at) / MICROS_PER_SECOND) if said.last_event_at else 0.0,
+        deliveries=said.deliveries,
+        points=said.points,
+        events=said.events,
+        duplicates=said.duplicates,
+        conflicts=said.conflicts,
+        late=said.late,
+        refused_series=said.refused_series,
         quarantined=quarantined,
-        freshness=freshness,
-        fresh=bool(last) and now - last / MICROS_PER_SECOND <= freshness,
+        freshness=limit.total_seconds() if limit else None,
+        fresh=limit is None or (bool(last) and now - last / MICROS_PER_SECOND <= limit.total_seconds()),
+        laggards=list(laggards),
     )
 
 
 def _device(name: str, device: Mapping[str, Any]) -> DeviceStatus:
     return DeviceStatus(
         name=name,
+        source=str(device.get("source") or ""),
         ok=bool(device.get("ok")),
         slow=bool(device.get("slow")),
         skipped=int(device.get("skipped") or 0),

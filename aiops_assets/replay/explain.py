@@ -62,7 +62,7 @@ _WORDS: dict[Verdict, str] = {
     "expired": "inputs expired",
     "other code": "this code cannot derive it",
     "too slow": "it was not derived in the time given",
-    "not derived": "no derivation decides about it",
+    "not derived": "another system raised it: its words are kept as they came",
 }
 _SAME: Mapping[Verdict, bool] = {"same": True, "open": True, "different": False}
 #: the worst of several comes first
@@ -536,6 +536,8 @@ class _Investigation:
             }
             ours = self._config.statistics.model_dump(mode="json") if self._config is not None else told["settings"]
             return told, _fields("settings", told["settings"], ours)
+        if present["kind"] not in _DERIVED_KINDS:
+            return {"raised_by": f"another system; landing segment {present['writer']}/{present['seq']} holds it"}, []
         rule = next((rule for rule in judgement.rules if rule.name == present["name"]), None)
         if rule is None:
             return {"problem": f"no rule {present['name']!r} was in force"}, []

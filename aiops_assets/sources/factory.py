@@ -14,7 +14,6 @@ import dagster as dg
 from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.lake.assets import drops_key
 from aiops_assets.lake.checks import EVERY_QUARTER, SettingsResource, check_result
-from aiops_assets.lake.drawing import markdown_text
 from aiops_assets.sources import health
 from aiops_assets.sources.catalogue import SourceEntry
 from aiops_assets.tables import PLATFORM, SERIES
@@ -34,7 +33,7 @@ def source_spec(entry: SourceEntry) -> dg.AssetSpec:
         "Keys: `aiops keys create`. The live session reports what arrived here about once a minute.",
         freshness_policy=freshness_policy(entry.freshness),
         metadata={
-            "format": entry.format,
+            "formats": ", ".join(entry.formats),
             "late_after_seconds": entry.freshness.total_seconds() if entry.freshness else "never",
         },
     )
@@ -53,7 +52,7 @@ def source_checks(entries: Sequence[SourceEntry]) -> list[dg.AssetChecksDefiniti
     return [
         check_series_within_cap,
         *(_arrives_check(entry, entry.freshness.total_seconds()) for entry in entries if entry.freshness),
-        *(_laggard_check(entry.name) for entry in entries if entry.name in health.COLLECTED),
+        *(_laggard_check(entry.name) for entry in entries if entry.polled),
     ]
 
 
@@ -95,12 +94,3 @@ def check_series_within_cap(settings: SettingsResource) -> dg.AssetCheckResult:
 
     sources = read_progress(settings.paths.live).sources
     return check_result(health.series_within_cap({name: seen.refused_series for name, seen in sources.items()}))
-
-
-def documentation(entries: Sequence[SourceEntry]) -> str:
-    """The sources as a Markdown table."""
-    lines = ["| source | format | late after | what |", "| --- | --- | --- | --- |"]
-    for entry in entries:
-        late = f"{entry.freshness.total_seconds():.0f} s" if entry.freshness else "–"
-        lines.append(f"| {entry.name} | {entry.format} | {late} | {markdown_text(entry.description, 200)} |")
-    return "\n".join(lines)

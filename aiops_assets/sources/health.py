@@ -20,8 +20,6 @@ ARRIVES, ARRIVES_TEXT = "arrives_in_time", "The last delivery is younger than th
 NO_LAGGARDS, LAGGARDS_TEXT = "no_laggards", "Every polled device answers, and well within its deadline."
 WITHIN_CAP = "series_within_cap"
 CAP_TEXT = "No source has been refused new series (max_series in aiops.yaml, AIOPS_MAX_SERIES_PER_SOURCE)."
-#: sources that the collector polls, by the kind of entity in its status file
-COLLECTED = {"host": "host", "snmp": "device"}
 #: sources of which nothing is expected
 ON_DEMAND = frozenset(entry.name for entry in SHIPPED if entry.freshness is None)
 _MOST_NAMED = 10
@@ -44,11 +42,10 @@ def arrives_in_time(source: str, limit: float | None, last_received_at: int, now
 
 def no_laggards(source: str, status: Mapping[str, Any]) -> CheckResult:
     """Which devices of a source are slow or do not answer, from the collector's status file."""
-    kind = COLLECTED[source]
     devices = {
         str(name): device
         for name, device in sorted(status.get("devices", {}).items())
-        if isinstance(device, Mapping) and device.get("kind", kind) == kind
+        if isinstance(device, Mapping) and device.get("source") == source
     }
     late = {
         name: str(device.get("error") or "does not answer") if not device.get("ok", True) else "slow"
@@ -74,7 +71,8 @@ def on_arrival(drops: Sequence[SourceDrops], collector: Path, now: int) -> list[
     status = read_status(collector / "status.json")
     expected = [entry for entry in drops if entry.source not in ON_DEMAND]
     results = [arrives_in_time(entry.source, None, entry.last_received_at, now) for entry in expected]
-    return results + [no_laggards(entry.source, status) for entry in drops if entry.source in COLLECTED]
+    polled = {device.get("source") for device in status.get("devices", {}).values() if isinstance(device, Mapping)}
+    return results + [no_laggards(entry.source, status) for entry in drops if entry.source in polled]
 
 
 def read_status(path: Path) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ in ``formats``, ``live`` and ``detection``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -16,14 +16,13 @@ from aiops_assets.tables import BASELINES, CHANGES, ENTITIES, METRIC_POINTS, SER
 GROUP = "telemetry"
 
 
-def telemetry_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
-    """The assets of this room; ``drops`` are the sources that feed them."""
-    drops = list(drops)
+def telemetry_specs(feeding: Mapping[str, Sequence[dg.AssetKey]]) -> list[dg.AssetSpec]:
+    """The assets of this room; ``feeding`` maps tables to the sources that feed them."""
     return [
         table_spec(
             METRIC_POINTS,
             group=GROUP,
-            deps=drops,
+            deps=feeding[METRIC_POINTS.name],
             about="Exactly once: a point that is sent again is stored once, and the lowest ingest position wins. "
             "Hours are those of the measurement, so late data fill earlier hours.",
         ),
@@ -43,19 +42,19 @@ def telemetry_specs(drops: Iterable[dg.AssetKey]) -> list[dg.AssetSpec]:
         table_spec(
             ENTITIES,
             group=GROUP,
-            deps=drops,
+            deps=feeding[ENTITIES.name],
             about="Declared in aiops.yaml or seen in telemetry; incidents follow depends_on.",
         ),
         table_spec(
             CHANGES,
             group=GROUP,
-            deps=drops,
+            deps=feeding[CHANGES.name],
             about="An incident lists the changes shortly before its start as suspects.",
         ),
         table_spec(
             SPANS,
             group=GROUP,
-            deps=drops,
+            deps=feeding[SPANS.name],
             about="Exactly once by trace and span identifier, which the sender gives.",
         ),
     ]

@@ -165,9 +165,9 @@ def test_refused_series_warn_with_the_source(platform: Settings) -> None:
 
 def test_slow_failing_and_skipped_devices_are_named(platform: Settings) -> None:
     devices = {
-        "good": {"ok": True, "slow": False, "skipped": 0},
-        "slow": {"ok": True, "slow": True, "skipped": 0},
-        "dead": {"ok": False, "error": "no reply", "slow": False, "skipped": 3},
+        "good": {"ok": True, "slow": False, "skipped": 0, "source": "snmp"},
+        "slow": {"ok": True, "slow": True, "skipped": 0, "source": "snmp"},
+        "dead": {"ok": False, "error": "no reply", "slow": False, "skipped": 3, "source": "snmp"},
     }
     (platform.paths.collector / "status.json").write_text(json.dumps({"updated_at": 1, "devices": devices}))
     found = run(platform, ("drops/snmp", "no_laggards"))

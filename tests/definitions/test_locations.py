@@ -104,6 +104,9 @@ def test_every_asset_explains_itself(platform: Settings, graph: dg.Definitions) 
             assert spec.group_name in {
                 "intake",
                 "telemetry",
+                "logs",
+                "errors",
+                "knowledge",
                 "detection",
                 "incidents",
                 "marts",

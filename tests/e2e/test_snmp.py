@@ -288,6 +288,86 @@ def test_an_agent_that_restarts_becomes_a_change(tmp_path: Path) -> None:
         agent.stop()
 
 
+def across(agent: Snmpd, between: Callable[[], None], polls: int = 3) -> list[Poll]:
+    """Polls of one v3 poller before and after something happens to the agent, with one engine that keeps its caches."""
+
+    async def run() -> list[Poll]:
+        engine = PysnmpEngine()
+        try:
+            target = device(agent.address, user="sha-aes", profiles=("system", "interfaces"), timeout=1, retries=1)
+            poller = SnmpPoller(target, engine)
+            before = await poller.poll()
+            await asyncio.to_thread(between)
+            return [before, *[await poller.poll() for _ in range(polls)]]
+        finally:
+            engine.close()
+
+    return asyncio.run(run())
+
+
+@needs_snmpd
+def test_a_v3_agent_that_restarts_is_synchronised_with_again(tmp_path: Path) -> None:
+    agent = Snmpd(tmp_path)
+    agent.start()
+
+    def restart() -> None:
+        agent.stop()
+        agent.start()
+
+    try:
+        before, *after = across(agent, restart)
+        assert before.error is None
+        assert after[-1].error is None, after[-1].error
+        assert series(before).keys() <= series(after[-1]).keys()
+    finally:
+        agent.stop()
+
+
+@needs_snmpd
+def test_another_v3_agent_at_the_same_address_is_discovered_anew(tmp_path: Path) -> None:
+    first, second = Snmpd(tmp_path / "first"), Snmpd(tmp_path / "second")
+    for one in (first, second):
+        one.folder.mkdir()
+    second.port = first.port
+    first.start()
+
+    def replace() -> None:
+        first.stop()
+        second.start()
+
+    try:
+        before, *after = across(first, replace)
+        assert before.error is None
+        assert after[-1].error is None, after[-1].error
+    finally:
+        first.stop()
+        second.stop()
+
+
+@needs_snmpd
+def test_a_v3_agent_whose_boot_counter_went_back_is_believed_again(tmp_path: Path) -> None:
+    agent = Snmpd(tmp_path)
+    agent.start()
+
+    def forget() -> None:
+        # As after a restore from a backup: the same engine ID with fewer boots than it had.
+        agent.stop()
+        kept = agent.folder / "persistent" / "snmpd.conf"
+        lines = kept.read_text().splitlines()
+        kept.write_text("\n".join("engineBoots 1" if line.startswith("engineBoots") else line for line in lines) + "\n")
+        agent.start()
+
+    try:
+        for _ in range(3):
+            agent.stop()
+            agent.start()
+        before, *after = across(agent, forget)
+        assert before.error is None
+        assert after[-1].error is None, after[-1].error
+    finally:
+        agent.stop()
+
+
 # --- agents that misbehave ------------------------------------------------------------------------------------------
 
 

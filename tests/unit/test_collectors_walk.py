@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aiops_assets.collectors.snmp.engine import (
     END_OF_MIB,
     INTEGER,
+    NO_SUCH_INSTANCE,
     NoReply,
     Oid,
     Refused,
@@ -51,7 +52,16 @@ class Agent:
         return (name, *value) if isinstance(value, tuple) else (name, INTEGER, value)
 
     async def get(self, oids: Sequence[Oid]) -> Reply:
-        raise NotImplementedError
+        made: list[VarBind] = []
+        for index, oid in enumerate(oids, start=1):
+            value = self.mib.get(oid)
+            if value is None and self.version == "1":
+                return self._answer(oids, [], Reply(2, index))
+            if value is None:
+                made.append((oid, NO_SUCH_INSTANCE, None))
+            else:
+                made.append((oid, *value) if isinstance(value, tuple) else (oid, INTEGER, value))
+        return self._answer(oids, made)
 
     async def get_next(self, oids: Sequence[Oid]) -> Reply:
         found = [self.successor(oid) for oid in oids]

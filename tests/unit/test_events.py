@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiops_assets.formats.batch import Parsed
 from aiops_assets.formats.rows import SCHEMAS, encode, parse
 from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.lake.tables import Lake
@@ -174,3 +176,19 @@ def test_keys_are_remembered_over_any_number_of_batches(batches: list[list[int]]
         assert seen.known("p", keys).tolist() == [key in expected for key in batch]
         seen.add("p", keys)
         expected.update(batch)
+
+
+def test_a_parser_that_fails_costs_its_own_delivery_only(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(deliveries: Sequence[Delivery]) -> Parsed:
+        if any(b"poison" in delivery.body for delivery in deliveries):
+            raise ZeroDivisionError("a mistake of ours")
+        return parse(deliveries)
+
+    monkeypatch.setattr("aiops_assets.formats.rows.parse", broken)
+    for name in ("good", "poison", "fine"):
+        deliver(settings, [log(name)], name)
+    drain(settings)
+    assert sorted(stored(settings, "log_events")["body"]) == ["fine", "good"]
+    (kept,) = Quarantine(settings.paths.quarantine).entries()
+    assert kept.reason == "the parser of rows failed: ZeroDivisionError: a mistake of ours"
+    assert b"poison" in kept.content

@@ -171,3 +171,18 @@ def test_hours_that_close_and_are_amended_leave_external_alerts_alone(settings: 
     lake = Lake(settings.paths.lake)
     assert lake.read("hour_receipts")["revision"].max() == 2
     assert present(lake.read("alerts")).select("state", "amended_by").rows() == [("firing", None)]
+
+
+def test_news_that_tells_no_start_is_about_what_is_open() -> None:
+    book = ExternalBook()
+    first = book.apply(news({"starts_at": None}), [])
+    assert states(first) == [(0, "firing")]
+    assert first["starts_at"].dt.epoch("us").to_list() == [NOW]
+    assert states(book.apply(news({"starts_at": None, "ts": NOW + 60 * SECOND}), [])) == []
+    assert states(book.apply(news({"state": "resolved", "starts_at": None, "ts": NOW + 90 * SECOND}), [])) == [
+        (1, "resolved")
+    ]
+    later = NOW + 2 * MICROS_PER_HOUR
+    again = book.apply(news({"starts_at": None, "ts": later}), [])
+    assert states(again) == [(0, "firing")]
+    assert again["alert_id"][0] != first["alert_id"][0]

@@ -120,7 +120,7 @@ def test_fractions_of_seconds_count() -> None:
         ({"labels": "x"}, "labels: expected"),
         ({"labels": {"a": []}}, "labels.a: expected"),
         ({"labels": {"a": "\n"}}, "control character"),
-        ({"type": "alert", "value": None}, "type: allowed"),
+        ({"type": "other", "value": None}, "type: allowed"),
     ],
 )
 def test_a_bad_generic_item_is_rejected_alone_with_the_field(change: dict[str, object], reason: str) -> None:

@@ -110,7 +110,6 @@ def test_an_open_quote_rejects_its_line_alone() -> None:
         ("m,host=a v=1 9999999999999999999", "64 bits"),
         ("m,host=a v=1 -9223372036854775808", "64 bits"),
         ("m,host=a v=1 1 2", "timestamp"),
-        ('m,host=a s="text"', "only text fields"),
         ('m,host=a s="text"x', "comma, a blank"),
         ("m,host=a\x01b v=1", "control character U+0001"),
         ("m,host=a\ufdd0b v=1", "control character U+FDD0"),
@@ -292,9 +291,14 @@ def test_a_large_text_without_fields_is_one_reject() -> None:
     assert reject.content is body
 
 
-def expected(body: str) -> tuple[list[tuple[str, str, str, int, float]], list[str]]:
-    """What the scanner alone makes of a body without text fields that span lines."""
-    points: list[tuple[str, str, str, int, float]] = []
+Points = list[tuple[str, str, str, int, float]]
+Texts = list[tuple[str, str, str, int, str]]
+
+
+def expected(body: str) -> tuple[Points, Texts, list[str]]:
+    """What the scanner alone makes of a body without text fields that span lines: points, log events, bad lines."""
+    texts: Texts = []
+    points: Points = []
     bad: list[str] = []
     for text in body.split("\n"):
         try:
@@ -310,7 +314,10 @@ def expected(body: str) -> tuple[list[tuple[str, str, str, int, float]], list[st
             made = rule(key.family, key.measurement, name)
             labels = key.labels_text if made.extra is None else _with(key.labels, made.extra)
             points.append((key.host, made.metric, labels, ts, value / made.divisor + made.offset))
-    return points, bad
+        for name, value_ in line.texts:
+            field = "telegraf.field" if "field" in key.labels else "field"
+            texts.append((key.host, key.measurement, _with(key.labels, (field, name)), ts, value_))
+    return points, sorted(texts), bad
 
 
 def _with(labels: dict[str, str], extra: tuple[str, str]) -> str:
@@ -363,10 +370,11 @@ def test_the_fast_path_and_the_scanner_agree(found: list[str]) -> None:
     found = [line for line in found if not _open(line)]
     body = "\n".join(found)
     parsed = parse([delivery(body)])
-    points, bad = expected(body)
+    points, texts, bad = expected(body)
     assert [row[1:] for row in rows(parsed)] == points
+    assert sorted(parsed.logs.select("host", "app", "attributes", "ts", "body").rows()) == texts
     assert all(math.isfinite(value) for *_, value in points)
-    if points:
+    if points or texts:
         assert [reject.content.decode() for reject in parsed.rejects] == bad
     else:
         assert len(parsed.rejects) == 1

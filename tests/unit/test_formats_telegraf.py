@@ -82,8 +82,12 @@ def test_json_timestamps_are_told_by_their_magnitude(factor: int) -> None:
     assert [row[4] for row in rows(parse("telegraf", [delivery(body)]))] == [T * 1_000_000] * 2
 
 
-def test_booleans_are_numbers_and_text_is_left_out() -> None:
+def test_booleans_are_numbers_and_text_becomes_a_log_event() -> None:
     body = orjson.dumps([metric(up=True, down=False, text="x", nothing=None, v=7)])
+    logs = parse("telegraf", [delivery(body)]).logs
+    assert logs.select("ts", "host", "app", "body", "attributes").rows() == [
+        (T * 1_000_000, "a", "m", "x", '{"field":"text"}')
+    ]
     assert [(row[2], row[-1]) for row in rows(parse("telegraf", [delivery(body)]))] == [
         ("m.up", 1.0),
         ("m.down", 0.0),
@@ -106,7 +110,7 @@ def test_json_text_that_repeats_a_number_is_left_out_without_a_reject() -> None:
         ({**A, "name": ""}, "the measurement is empty"),
         ({**A, "fields": []}, "fields: expected"),
         ({**A, "fields": {}}, "no fields"),
-        ({**A, "fields": {"s": "text"}}, "only text fields"),
+        ({**A, "fields": {"s": None}}, "no fields"),
         ({**A, "fields": {"v": [1]}}, "fields.v: expected a number"),
         ({**A, "tags": [1]}, "tags: expected"),
         ({**A, "tags": {"x": {}}}, "x: expected a string"),
@@ -277,6 +281,10 @@ WORDS = st.sampled_from(["value", "a", "a.b", "b", "%2E", "%", "%252E", ".", "..
 TAGS = {
     "cpu": (("cpu", "cpu-total"),), "disk": (("path", "/"),), "diskio": (("name", "sda"),),
     "net": (("interface", "eth0"),), "procstat": (("process_name", "x"),),
+    **dict.fromkeys(("interface", "ifTable", "ifXTable"), (("ifName", "eth0"),)),
+    **dict.fromkeys(
+        [name for name in telegraf_mapping._FAMILIES if name.startswith("redfish")], (("member_id", "0"), ("name", "a"))
+    ),
 }  # fmt: skip
 
 
@@ -296,11 +304,13 @@ def test_two_fields_never_share_metric_and_labels(measurement: str, fields: set[
 
 
 TAG_VALUES = st.sampled_from(["cpu-total", "cpu0", "total", "0", "read"])
-TAG_NAMES = st.sampled_from(["cpu", "path", "mountpoint", "device", "name", "interface", "direction", "state", "x"])
+TAG_NAMES = st.sampled_from(
+    ["cpu", "path", "mountpoint", "device", "name", "interface", "direction", "state", "x", "ifName", "ifDescr"]
+)
 
 
 @given(
-    st.sampled_from(["cpu", "disk", "diskio", "net"]),
+    st.sampled_from(["cpu", "disk", "diskio", "net", "interface"]),
     st.lists(st.dictionaries(TAG_NAMES, TAG_VALUES, max_size=4), max_size=8),
 )
 def test_different_tags_never_become_the_same_labels(measurement: str, tag_sets: list[dict[str, str]]) -> None:
@@ -373,3 +383,163 @@ def test_any_delivery_is_points_or_rejects(bodies: list[bytes]) -> None:
     assert parsed.points["delivery"].is_sorted()
     assert parsed.points["series"].max() is None or parsed.points["series"].max() < parsed.series.height  # type: ignore[operator]
     assert parsed.series.n_unique(["host", "metric", "labels"]) == parsed.series.height
+
+
+SNMP_TAGS = "agent_host=192.0.2.7,host=telegraf-1,hostname=core-1,ifIndex=3,ifName=Gi0/3"
+
+
+@pytest.mark.parametrize(
+    ("line", "metric", "unit", "kind", "value", "labels"),
+    [
+        (
+            f"interface,{SNMP_TAGS} ifHCInOctets=5i", "system.network.io.total", "By", "counter", 5.0,
+            {"device": "Gi0/3", "direction": "receive"},
+        ),
+        (f"ifXTable,{SNMP_TAGS} ifHCOutUcastPkts=5i", "system.network.packets.total", "{packet}", "counter", 5.0,
+         {"direction": "transmit"}),
+        (f"ifTable,{SNMP_TAGS} ifInErrors=5i", "system.network.errors.total", "{error}", "counter", 5.0, {}),
+        (f"ifTable,{SNMP_TAGS} ifInOctets=5i", "ifTable.ifInOctets", "By", "counter", 5.0, {}),
+        (f"ifTable,{SNMP_TAGS} ifHCInMulticastPkts=5i", "ifTable.ifHCInMulticastPkts", "{packet}", "counter", 5.0, {}),
+        (f"interface,{SNMP_TAGS} ifHighSpeed=10000i", "interface.ifHighSpeed", "bit/s", "gauge", 1e10, {}),
+        (f"snmp,{SNMP_TAGS} uptime=12.5", "system.uptime", "s", "gauge", 12.5, {"ifName": "Gi0/3"}),
+        (f"myTable,{SNMP_TAGS} depth=5i", "myTable.depth", "", "gauge", 5.0, {"ifName": "Gi0/3", "host": "telegraf-1"}),
+    ],
+)  # fmt: skip
+def test_what_telegraf_asks_of_devices_belongs_to_the_device(
+    line: str, metric: str, unit: str, kind: str, value: float, labels: dict[str, str]
+) -> None:
+    parsed = parse("telegraf", [delivery(f"{line} {T}")])
+    (row,) = parsed.series.rows(named=True)
+    assert (row["host"], row["metric"], row["unit"], row["kind"]) == ("core-1", metric, unit, kind)
+    assert labels.items() <= orjson.loads(row["labels"]).items()
+    assert parsed.points["value"].to_list() == [pytest.approx(value)]
+
+
+@pytest.mark.parametrize(
+    ("measurement", "field", "metric", "unit", "value", "hw_type"),
+    [
+        ("redfish_thermal_temperatures", "reading_celsius=41", "hw.temperature", "Cel", 41.0, "temperature"),
+        ("redfish_thermal_fans", "reading_rpm=4200i", "hw.fan.speed", "rpm", 4200.0, "fan"),
+        ("redfish_thermal_fans", "reading_percent=50i", "hw.fan.speed_ratio", "1", 0.5, "fan"),
+        ("redfish_power_powersupplies", "power_input_watts=90", "hw.power", "W", 90.0, "power_supply"),
+        ("redfish_power_voltages", "reading_volts=12.1", "hw.voltage", "V", 12.1, "voltage"),
+        ("redfish_power_voltages", "upper_threshold_critical=13", "redfish_power_voltages.upper_threshold_critical", "",
+         13.0, None),
+    ],
+)  # fmt: skip
+def test_redfish_readings_become_hardware_metrics(
+    measurement: str, field: str, metric: str, unit: str, value: float, hw_type: str | None
+) -> None:
+    tags = "address=192.0.2.9,host=telegraf-1,health=OK,member_id=7,name=Inlet,source=web-9,state=Enabled"
+    parsed = parse("telegraf", [delivery(f"{measurement},{tags} {field} {T}")])
+    (row,) = parsed.series.rows(named=True)
+    labels = orjson.loads(row["labels"])
+    assert (row["host"], row["metric"], row["unit"]) == ("web-9", metric, unit)
+    assert (labels["hw.id"], labels["hw.name"], labels.get("hw.type")) == ("7", "Inlet", hw_type)
+    assert parsed.points["value"].to_list() == [value]
+
+
+@pytest.mark.parametrize(
+    ("query", "stamp", "micros"),
+    [
+        ("db=telegraf&precision=s", 1_750_000_000, 1_750_000_000_000_000),
+        ("bucket=b&org=o&precision=ms", 5, 5_000),
+        ("precision=us", 5, 5),
+        ("precision=n", 5_000, 5),
+        ("db=telegraf", 1_750_000_000_000, 1_750_000_000_000_000),
+        ("precision=nonsense", 1_750_000_000, 1_750_000_000_000_000),
+    ],
+)
+def test_the_query_string_tells_the_precision(query: str, stamp: int, micros: int) -> None:
+    sent = Delivery("id", NOW, "telegraf", "", f"m,host=a v=1 {stamp}".encode(), {"query": query})
+    assert [row[4] for row in rows(parse("telegraf", [sent]))] == [micros]
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Cn"]), max_size=8)
+FIELD_VALUES = st.one_of(
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.sampled_from(["text", '},"name":"', "a,b:c", "1", "true"]),
+    st.none(),
+)
+METRICS = st.fixed_dictionaries(
+    {
+        "fields": st.dictionaries(NAMES, FIELD_VALUES, max_size=4),
+        "name": st.sampled_from(["cpu", "disk", "m"]) | NAMES,
+        "tags": st.dictionaries(NAMES, NAMES | st.sampled_from(['},{"fields":{', "x"]), max_size=3),
+        "timestamp": st.integers(1, 2**63 - 1) | st.sampled_from([T, 0, -1, "soon", None, 1.5]),
+    }
+)
+
+
+def jumbled(found: dict[str, object]) -> dict[str, object]:
+    return {name: found[name] for name in ("name", "timestamp", "tags", "fields")}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(METRICS, min_size=1, max_size=5), st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
+def test_json_in_telegrafs_own_order_is_read_as_in_any_other(
+    metrics: list[dict[str, object]], separators: tuple[str, str], alone: bool
+) -> None:
+    import json
+
+    def bodies(found: list[dict[str, object]]) -> list[Delivery]:
+        documents: list[object] = list(found) if alone else [{"metrics": found}]
+        return [delivery(json.dumps(document, separators=separators) + "\n") for document in documents]
+
+    one = parse("telegraf", bodies(metrics))
+    other = parse("telegraf", bodies([jumbled(found) for found in metrics]))
+    assert rows(one) == rows(other)
+    assert [(reject.delivery, reject.reason) for reject in one.rejects] == [
+        (reject.delivery, reject.reason) for reject in other.rejects
+    ]
+
+
+def test_metrics_read_both_ways_keep_the_order_of_the_payload() -> None:
+    odd = {"fields": {"v": 1.0, "s": "text"}, "name": "m", "tags": {"host": "a"}, "timestamp": T}
+    plain = {"fields": {"v": 2.0}, "name": "m", "tags": {"host": "a"}, "timestamp": T}
+    body = orjson.dumps({"metrics": [plain, odd, plain, odd]})
+    parsed = parse("telegraf", [delivery(body), delivery(orjson.dumps(odd)), delivery(orjson.dumps(plain))])
+    assert [(row[0], row[-1]) for row in rows(parsed)] == [(0, 2.0), (0, 1.0), (0, 2.0), (0, 1.0), (1, 1.0), (2, 2.0)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(METRICS, min_size=1, max_size=3), st.data())
+def test_mutated_json_never_raises_and_is_never_forgotten(
+    metrics: list[dict[str, object]], data: st.DataObject
+) -> None:
+    body = bytearray(orjson.dumps({"metrics": [{**found, "timestamp": T, "fields": {"v": 1.0}} for found in metrics]}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    parsed = parse("telegraf", [delivery(bytes(body))])
+    assert parsed.points.height or parsed.rejects
+
+
+def test_text_of_lines_and_of_json_becomes_the_same_log_events() -> None:
+    text = 'a "quoted", = \\ back\\slash'
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    fields = {"v": 1.0, "message": text, "state=x": "up"}
+    lines = [
+        f'm,host=a,disk=C:\\ \\"x v=1,message="{escaped}",state\\=x="up" {T}',
+        f'm,host=a,disk=C:\\ \\"x message="{escaped}",v=1,state\\=x="up" {T}',
+        f'm,host=a,disk=C:\\ \\"x message="{escaped}",state\\=x="up" {T}',
+    ]
+    tags = {"host": "a", "disk": 'C: "x'}
+    bodies = [orjson.dumps({"fields": fields, "name": "m", "tags": tags, "timestamp": T}).decode(), *lines]
+    logs = parse("telegraf", [delivery(body) for body in bodies]).logs
+    assert logs["delivery"].to_list() == [0, 0, 1, 1, 2, 2, 3, 3]
+    found = [tuple(row) for row in logs.select("ts", "host", "app", "body", "attributes").rows()]
+    assert found[:2] == [
+        (T * 1_000_000, "a", "m", text, labels_json({"disk": 'C: "x', "field": "message"})),
+        (T * 1_000_000, "a", "m", "up", labels_json({"disk": 'C: "x', "field": "state=x"})),
+    ]
+    assert found == found[:2] * 4
+
+
+def test_a_delivery_of_nothing_but_text_is_no_reject() -> None:
+    parsed = parse("telegraf", [delivery(f'tail,host=a,path=/var/log/x message="it broke" {T}')])
+    assert parsed.logs["body"].to_list() == ["it broke"]
+    assert not parsed.rejects
+    assert not parsed.points.height

@@ -139,7 +139,7 @@ def test_a_key_of_one_source_sends_there_and_nowhere_else(tmp_path: Path) -> Non
         ("/webhooks/telegraf?source=a&source=b", {}, 400, "bad_source"),
         ("/webhooks/telegraf?source=%3Cscript%3E", {}, 400, "bad_source"),
         ("/webhooks/telegraf?" + "a=1&" * 40, {}, 400, "bad_query"),
-        ("/webhooks/telegraf", {"content-encoding": "br"}, 415, "unsupported_encoding"),
+        ("/webhooks/telegraf", {"content-encoding": "compress"}, 415, "unsupported_encoding"),
         ("/webhooks/telegraf", {"idempotency-key": "x" * 201}, 400, "bad_idempotency_key"),
         ("/webhooks/telegraf", {"idempotency-key": "a b"}, 400, "bad_idempotency_key"),
         ("/webhooks/telegraf", {"idempotency-key": ""}, 400, "bad_idempotency_key"),

@@ -165,3 +165,14 @@ def test_nobody_is_dropped_while_we_are_the_slow_ones() -> None:
         assert not protocol.drop_if_stalled(now() + STALL_SECONDS + 1)
 
     with_connection(test)
+
+
+def test_a_header_line_may_end_with_a_line_feed_alone() -> None:
+    async def test(protocol: BoundedProtocol, transport: Transport, _now: Any) -> None:
+        protocol.data_received(HEAD + b"Authorization: Basic YTpi\nContent-Length: 2\r\n\r\nab")
+        async with asyncio.timeout(5):
+            while not transport.sent:  # noqa: ASYNC110 - a transport announces nothing
+                await asyncio.sleep(0)
+        assert transport.sent.startswith(b"HTTP/1.1 204")
+
+    with_connection(test)

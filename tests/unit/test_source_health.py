@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from aiops_assets.config import parse_config
 from aiops_assets.lake.report import SourceDrops
-from aiops_assets.sources.catalogue import SHIPPED, entries
+from aiops_assets.live.progress import Progress, SourceProgress, write_progress
+from aiops_assets.observability.status import platform_status
+from aiops_assets.sources.catalogue import SHIPPED, documentation, entries
 from aiops_assets.sources.health import arrives_in_time, no_laggards, on_arrival, read_status, series_within_cap
+from tests.home import home
 
 SECOND = 1_000_000
 STATUS = {
     "devices": {
-        "this-machine": {"ok": True, "slow": False, "skipped": 0, "kind": "host"},
-        "switch": {"ok": True, "slow": False, "skipped": 7, "kind": "device"},
-        "slow": {"ok": True, "slow": True, "kind": "device"},
-        "dead": {"ok": False, "error": "no reply", "slow": False, "kind": "device"},
+        "this-machine": {"ok": True, "slow": False, "skipped": 0, "kind": "host", "source": "host"},
+        "switch": {"ok": True, "slow": False, "skipped": 7, "kind": "device", "source": "snmp"},
+        "slow": {"ok": True, "slow": True, "kind": "device", "source": "snmp"},
+        "dead": {"ok": False, "error": "no reply", "slow": False, "kind": "device", "source": "snmp"},
     }
 }
 
@@ -45,7 +50,7 @@ def test_turns_skipped_long_ago_do_not_make_a_laggard() -> None:
 
 
 def test_many_laggards_are_counted_and_only_some_named() -> None:
-    status = {"devices": {f"d{number:03}": {"ok": False, "kind": "device"} for number in range(500)}}
+    status = {"devices": {f"d{number:03}": {"ok": False, "source": "snmp"} for number in range(500)}}
     numbers = no_laggards("snmp", status).numbers
     assert numbers["laggards"] == 500
     assert len(numbers) == 12
@@ -90,3 +95,55 @@ def test_senders_are_told_how_to_reach_us() -> None:
     assert '"http://10.0.0.5:9000/webhooks/telegraf"' in found["telegraf"]
     assert '"http://10.0.0.5:9000/webhooks/generic"' in found["generic"]
     assert not any("GATEWAY" in text or "QUERY" in text for text in found.values())
+
+
+def test_what_the_collector_fetches_is_a_source_with_its_guide() -> None:
+    config = parse_config(
+        """
+pull:
+- {name: snow, kind: servicenow, url: "https://x", token: t}
+- {name: dd, kind: datadog, url: "https://x", token: t, application_key: a, interval: 10m, logs: "*"}
+tail: [{name: shop-logs, paths: [/var/log/shop.log]}]
+folders: [{name: runbooks, path: /srv/runbooks}]
+""",
+        "test",
+    )
+    found = {entry.name: entry for entry in entries(config)}
+    assert found["snow"].feeds >= {"tickets", "documents"}
+    assert found["dd"].freshness == timedelta(minutes=30)
+    for name in ("snow", "dd", "shop-logs", "runbooks"):
+        assert found[name].polled
+        assert "```yaml" in found[name].point_here
+
+
+def test_every_table_that_deliveries_fill_has_a_source() -> None:
+    fed = frozenset().union(*(entry.feeds for entry in entries(parse_config("", "test"))))
+    assert fed | {"tickets", "documents"} >= {
+        "metric_points", "log_events", "error_events", "spans", "alerts", "changes", "entities", "tickets", "documents",
+    }  # fmt: skip
+
+
+def test_the_page_of_sources_is_what_the_catalogue_says() -> None:
+    page = Path(__file__).parents[2] / "docs" / "sources.md"
+    assert page.read_text("utf-8") == documentation(), "aiops sources list --markdown > docs/sources.md"
+
+
+def test_the_status_names_laggards_by_source_and_what_listeners_say(tmp_path: Path) -> None:
+    settings = home(tmp_path / "home")
+    now = time.time()
+    status = {"updated_at": int(now * SECOND), "devices": STATUS["devices"]}
+    (settings.paths.collector / "status.json").write_text(json.dumps(status))
+    listeners = {
+        "udp 127.0.0.1:5514": {"laggards": ["core-1"], "error": None, "dropped": 0},
+        "traps 127.0.0.1:5162": {"laggards": [], "error": "the address is in use", "dropped": 3},
+    }
+    (settings.paths.listener / "status.json").write_text(json.dumps({"listeners": listeners}))
+    seen = {name: SourceProgress(last_received_at=int(now * SECOND), deliveries=1) for name in ("snmp", "syslog")}
+    write_progress(settings.paths.live, Progress(sources=seen))
+    found = platform_status(settings)
+    assert {source.name: list(source.laggards) for source in found.sources} == {
+        "snmp": ["dead", "slow"],
+        "syslog": ["core-1"],
+    }
+    assert any("traps 127.0.0.1:5162: the address is in use" in problem for problem in found.problems)
+    assert any("3 messages were given up" in problem for problem in found.problems)

@@ -21,7 +21,8 @@ from typing import Any
 
 from aiops_assets.collectors.document import Point, Poll, document, point, reboot
 from aiops_assets.collectors.rates import Counters, Uptime, restarted
-from aiops_assets.collectors.snmp.engine import COUNTER64, Engine, Oid, Session, SnmpError, oid_text
+from aiops_assets.collectors.snmp.engine import COUNTER64, Engine, Oid, Session, SnmpError, oid_text, parse_oid
+from aiops_assets.collectors.snmp.inferred import NOT_GUESSED, infer, subtree
 from aiops_assets.collectors.snmp.profile import (
     Cell,
     Measure,
@@ -34,7 +35,9 @@ from aiops_assets.collectors.snmp.profile import (
     single_objects,
     text,
 )
-from aiops_assets.collectors.snmp.walk import End, Pace, Walk, walk
+from aiops_assets.collectors.snmp.sensors import Instance, in_class_unit, resolve, total_load
+from aiops_assets.collectors.snmp.sensors import points as reading_points
+from aiops_assets.collectors.snmp.walk import End, Pace, Walk, enterprises, fetch, walk
 from aiops_assets.collectors.snmp.window import Window, WindowedSession
 from aiops_assets.config import Device
 from aiops_assets.hours import MICROS_PER_SECOND
@@ -43,12 +46,18 @@ log = logging.getLogger(__name__)
 
 #: a device's tables are discovered anew after this time, plus up to a quarter more by its name
 DISCOVERY_SECONDS = 900.0
+#: what kind of device it is, and which of the objects of its profiles it lacks, is found out anew after this time
+PROBE_SECONDS = 86_400.0
+#: requests that finding out which enterprises' objects an agent has may take
+MOST_ENTERPRISES = 40
 #: interface descriptions and the like taken into an entity's labels
 MOST_DESCRIPTIONS = 100
 LONGEST_LABEL = 200
 #: ratios this far outside 0 to 1 are rounding of counters read at slightly different instants
 RATIO_SLACK = 0.05
 
+_OBJECT_ID: Oid = (1, 3, 6, 1, 2, 1, 1, 2)
+_DESCRIPTION: Oid = (1, 3, 6, 1, 2, 1, 1, 1)
 _HOST_UPTIME = "hrSystemUptime"
 _AGENT_UPTIME = "sysUpTime"
 
@@ -94,14 +103,18 @@ class _Work:
 class _View:
     """A row of a table (or, with no columns, the single objects) as expressions see it."""
 
-    __slots__ = ("at", "columns", "counters", "epoch", "index", "key", "scalars")
+    __slots__ = ("at", "columns", "counters", "epoch", "index", "key", "noted", "scalars")
 
     def __init__(self, key: str, columns: Cells, scalars: Mapping[str, Cell], counters: Counters, at: float) -> None:
         self.key, self.columns, self.scalars, self.counters, self.at = key, columns, scalars, counters, at
         self.index: Oid = ()
         self.epoch: object = None
+        #: names that were looked at, where someone wants to know
+        self.noted: set[str] | None = None
 
     def cell(self, name: str) -> Cell | None:
+        if self.noted is not None:
+            self.noted.add(name)
         column = self.columns.get(name)
         return self.scalars.get(name) if column is None else column.get(self.index)
 
@@ -118,6 +131,28 @@ class _View:
         return self.counters.rate(
             (self.key, name, self.index, self.epoch), value, self.at, 64 if bits == 64 else 32, limit or None
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a point came from, for scoring: its objects, and a sensor's class and value in the unit of the class."""
+
+    point: Point
+    objects: tuple[Oid, ...]
+    cells: tuple[Cell, ...]
+    kind: str | None = None
+    value: float | None = None
+
+
+@dataclass(slots=True)
+class _Probe:
+    """What is known about the kind of a device: who it says it is, and the enterprises whose objects it has."""
+
+    object_id: Oid
+    description: str
+    enterprises: tuple[int, ...]
+    #: seconds since the epoch after which to look again
+    until: float
 
 
 class _Tracer(_View):
@@ -163,10 +198,12 @@ class SnmpPoller:
         session = engine.session(device)
         self._session: Session = session if window is None else WindowedSession(session, window)
         self._clock, self._monotonic = clock, monotonic
+        self._known: tuple[Profile, ...] = ()
+        #: of those that are known, the ones that this device may answer
         self._profiles: tuple[Profile, ...] = ()
         self._wrong: str | None = None
         try:
-            self._profiles = select(shipped_profiles() if profiles is None else profiles, device.profiles)
+            self._known = select(shipped_profiles() if profiles is None else profiles, device.profiles)
         except ProfileError as error:
             self._wrong = str(error)
         self._pace = Pace(repetitions=device.max_repetitions, most=max(1, min(60, round(2.4 * device.max_repetitions))))
@@ -179,11 +216,27 @@ class SnmpPoller:
         self._discover_at = -math.inf
         self._uptime = _load_uptime(state, "uptime")
         self._host_uptime = _load_uptime(state, "host_uptime")
+        self._probe = _load_probe(state)
+        self._barren: dict[str, float] = _load_barren(state)
+        self._instances: dict[str, list[Instance]] = {}
+        self._values: dict[Oid, Cell] = {}
+        self._inferred: list[Instance] = []
+        self._guessed: dict[int, float] = {}
+        #: set to a list to be told where every point came from
+        self.sources: list[Source] | None = None
         #: objects received in the last poll
         self.objects = 0
 
     def state(self) -> dict[str, Any]:
-        return {"uptime": _dump_uptime(self._uptime), "host_uptime": _dump_uptime(self._host_uptime)}
+        probe = self._probe
+        return {
+            "uptime": _dump_uptime(self._uptime),
+            "host_uptime": _dump_uptime(self._host_uptime),
+            "probe": None
+            if probe is None
+            else [oid_text(probe.object_id), probe.description, list(probe.enterprises), probe.until],
+            "barren": {key: round(until) for key, until in self._barren.items()},
+        }
 
     def close(self) -> None:
         self._session.close()
@@ -229,7 +282,10 @@ class SnmpPoller:
             for table in (table for profile in self._profiles for table in profile.tables):
                 plan = self._plans.get(table.key)
                 if plan is None:
-                    await self._discover(table, work)
+                    if self._clock() >= self._barren.get(table.key, 0.0):
+                        await self._discover(table, work)
+                elif not plan.columns and plan.labels:
+                    self._keep(table, plan, {}, work)
                 elif plan.columns:
                     first = not work.scalars
                     await self._read(table, plan, work)
@@ -242,8 +298,115 @@ class SnmpPoller:
         if not work.scalars:
             await self._walk(Walk.of((), list(self._singles)), work, 0)
             self._note_uptime(work)
+        await self._readings(work)
+        await self._guess(work)
+
+    async def _recognise(self, work: _Work) -> None:
+        """Find out which profiles fit: by sysObjectID, and by the enterprises whose objects the agent has."""
+        if self.device.profiles or not any(profile.applies for profile in self._known):
+            self._profiles = self._known
+            return
+        work.doing = "recognition"
+        task = Walk.of((), [_OBJECT_ID, _DESCRIPTION])
+        self._singles = {}
+        await self._walk(task, work, 0)
+        object_id, description = _oid_of(task.scalars[_OBJECT_ID]), text(task.scalars[_DESCRIPTION]) or ""
+        probe, now = self._probe, self._clock()
+        if probe is None or probe.object_id != object_id or probe.description != description or now >= probe.until:
+            if probe is not None:
+                self._barren = {}
+            numbers = await enterprises(self._session, MOST_ENTERPRISES)
+            if object_id[:6] == (1, 3, 6, 1, 4, 1):
+                numbers.extend(number for number in object_id[6:7] if number not in numbers)
+            spread = zlib.crc32(self.name.encode()) % 1000 / 4000
+            self._probe = probe = _Probe(object_id, description, tuple(numbers), now + PROBE_SECONDS * (1 + spread))
+        self._profiles = tuple(
+            profile for profile in self._known if profile.fits(probe.object_id, frozenset(probe.enterprises))
+        )
+
+    async def _readings(self, work: _Work) -> None:
+        """Sensors, processors and memory: find those that are not known yet, ask for those that are."""
+        self._values = {}
+        asks: list[Oid] = []
+        for profile in self._profiles:
+            if not profile.readings:
+                continue
+            known = self._instances.get(profile.name)
+            if known is None:
+                if self._clock() >= self._barren.get(f"{profile.name}.readings", 0.0):
+                    await self._find(profile, work)
+            else:
+                asks.extend(oid for instance in known for oid in instance.asks.values())
+        asks.extend(oid for instance in self._inferred for oid in instance.asks.values())
+        if asks:
+            work.doing = "sensors"
+            task = Walk.of(())
+            try:
+                self._values |= await fetch(self._session, list(dict.fromkeys(asks)), self._pace, task)
+            finally:
+                self.objects += task.objects
+                work.answered = work.answered or bool(task.replies)
+
+    async def _guess(self, work: _Work) -> None:
+        """Look for sensors in the words of makers' tables that no profile is about, once a day."""
+        if self._probe is None or self.device.profiles:
+            return
+        covered = {next(iter(instance.asks.values()))[6] for known in self._instances.values() for instance in known}
+        for maker in self._probe.enterprises:
+            key = f"inferred.{maker}"
+            if maker in covered or maker in NOT_GUESSED or self._clock() < self._guessed.get(maker, 0.0):
+                continue
+            if self._clock() < self._barren.get(key, 0.0):
+                continue
+            # Also where it comes to nothing: a slow agent must not be asked for all of this again and again.
+            self._barren[key] = self._clock() + PROBE_SECONDS
+            work.doing = "inference"
+            objects = await subtree(self._session, (1, 3, 6, 1, 4, 1, maker), self._pace)
+            self.objects += len(objects)
+            found = infer(objects)
+            self._guessed[maker] = self._barren[key]
+            if found:
+                # What is found is not saved: after a restart it is looked for again.
+                del self._barren[key]
+                self._inferred = [i for i in self._inferred if next(iter(i.asks.values()))[6] != maker] + found
+                self._values |= {oid: objects[oid] for i in found for oid in i.asks.values()}
+                work.discovered = True
+
+    async def _find(self, profile: Profile, work: _Work) -> None:
+        key = f"{profile.name}.readings"
+        work.doing = f"discovery of {key}"
+        task = self._unfinished.pop(key, None)
+        if task is None:
+            task = Walk.of(list(dict.fromkeys(oid for reading in profile.readings for oid in reading.columns())))
+        try:
+            await self._walk(task, work, 0)
+        finally:
+            passing = [column for column in task.columns if column.end in {End.UNFINISHED, End.LOST, End.FAILED}]
+            for column in passing:
+                column.end = End.UNFINISHED
+            if passing:
+                self._unfinished[key] = task
+        if passing:
+            return
+        cells = {
+            column.root: {index: (kind, value) for index, kind, value in column.rows}
+            for column in task.columns
+            if column.rows
+        }
+        found = resolve(profile.readings, cells)
+        work.discovered = True
+        if found:
+            self._instances[profile.name] = found
+            self._barren.pop(key, None)
+        elif not task.faults:
+            self._barren[key] = self._clock() + PROBE_SECONDS
+        for root, rows in cells.items():
+            for index, cell in rows.items():
+                self._values[(*root, *index)] = cell
 
     async def _first_contact(self, work: _Work) -> None:
+        await self._recognise(work)
+        self._instances = {}
         names = {oid: name for name, oid in single_objects(self._profiles)}
         task = Walk.of((), list(names))
         self._singles = names
@@ -276,10 +439,15 @@ class SnmpPoller:
         cells = _cells([*table.identity, *table.columns], task)
         plan = _plan(table, cells, work.scalars | self._identity)
         self._plans[table.key] = plan
+        if any(cells.values()):
+            self._barren.pop(table.key, None)
+        elif task.complete:
+            # A hot-plugged module may bring the first row of a table: that is seen a day later, or at its restart.
+            self._barren[table.key] = self._clock() + PROBE_SECONDS
         work.discovered = True
         if resumed and plan.columns:
             await self._read(table, plan, work)
-        elif plan.columns:
+        elif plan.labels:
             self._keep(table, plan, {name: cells[name] for name in plan.columns}, work)
 
     async def _read(self, table: Table, plan: _Plan, work: _Work) -> None:
@@ -308,7 +476,7 @@ class SnmpPoller:
             if task.replies:
                 work.answered = True
             for oid, found in task.scalars.items():
-                if found is not None:
+                if found is not None and oid in self._singles:
                     work.scalars[self._singles[oid]] = found
             if task.scalars and task.replies:
                 work.scalars_at = self._monotonic()
@@ -330,6 +498,7 @@ class SnmpPoller:
             return False
         self._counters.reset()
         self._discover_at = -math.inf
+        self._barren = {}
         machine = host is None or host_before is None or restarted(host_before, host)
         boot = host if machine and host is not None else agent
         title = (
@@ -352,16 +521,57 @@ class SnmpPoller:
             if work.scalars:
                 view = _View(profile.name, {}, scalars, self._counters, work.scalars_at)
                 for measure in profile.measures:
-                    value = _value(measure, view)
+                    value = self._value(measure, view, {**profile.identity, **profile.scalars})
                     if value is not None:
                         yield point(measure.metric, value, measure.unit, measure.kind, measure.labels)
             for table in profile.tables:
                 reading = work.readings.get(table.key)
                 if reading is not None:
                     yield from self._rows(reading, scalars)
+            instances = self._instances.get(profile.name, [])
+            for instance in instances:
+                yield from self._reading(instance)
+            total = total_load(instances, self._values)
+            if total is not None:
+                yield total
+
+        for instance in self._inferred:
+            yield from self._reading(instance)
+
+    def _reading(self, instance: Instance) -> Iterator[Point]:
+        values = {name: cell for name, oid in instance.asks.items() if (cell := self._values.get(oid)) is not None}
+        for made in reading_points(instance, values):
+            if self.sources is not None:
+                value = in_class_unit(instance, values)
+                names = tuple(instance.asks.values())
+                self.sources.append(Source(made, names, tuple(values.values()), instance.reading.kind, value))
+            yield made
+
+    def _value(self, measure: Measure, view: _View, columns: Mapping[str, Oid]) -> float | None:
+        """The measure's value in the view's row; where someone wants to know, with the objects it came from."""
+        if self.sources is None:
+            return _value(measure, view)
+        noted: set[str] = set()
+        view.noted = noted
+        shown = _value(measure, view)
+        view.noted = None
+        names = sorted(name for name in noted if name in columns and view.cell(name) is not None)
+        if not names:
+            # A constant: what it says is that the row is there.
+            names = [name for name in columns if view.cell(name) is not None][:1]
+        cells = {
+            (*columns[name], *(view.index or (0,))): cell for name in names if (cell := view.cell(name)) is not None
+        }
+        if cells and (shown is not None or measure.kind == "rate"):
+            # A rate has no value in a first poll, but its counter was read.
+            value = math.nan if shown is None else shown
+            made = point(measure.metric, value, measure.unit, measure.kind, measure.labels)
+            self.sources.append(Source(made, tuple(cells), tuple(cells.values())))
+        return shown
 
     def _rows(self, reading: _Reading, scalars: Mapping[str, Cell]) -> Iterator[Point]:
         table, plan = reading.table, reading.plan
+        columns = {**table.identity, **table.columns}
         view = _View(table.key, reading.cells, scalars, self._counters, reading.at)
         epochs = reading.cells.get(table.discontinuity, {}) if table.discontinuity else {}
         gathered: dict[int, list[float]] = {}
@@ -370,7 +580,7 @@ class SnmpPoller:
             if table.when is not None and not table.when(view):
                 continue
             for position, measure in enumerate(table.measures):
-                value = _value(measure, view)
+                value = self._value(measure, view, columns)
                 if value is None:
                     continue
                 if measure.aggregate is not None:
@@ -433,7 +643,7 @@ def _cells(names: Iterable[str], task: Walk) -> Cells:
 
 def _plan(table: Table, cells: Cells, scalars: Mapping[str, Cell]) -> _Plan:
     """Which columns the points of these rows are made of, and the rows' labels."""
-    indices = dict.fromkeys(index for name in table.columns for index in cells[name])
+    indices = dict.fromkeys(index for name in (*table.columns, *table.rows_of) for index in cells[name])
     tracer = _Tracer(table.key, cells, scalars)
     for index in indices:
         tracer.index = index
@@ -486,6 +696,23 @@ def _labels(table: Table, identity: Cells, indices: Iterable[Oid]) -> dict[Oid, 
 
 def _dump_uptime(uptime: Uptime | None) -> list[float] | None:
     return None if uptime is None else [uptime.ticks, uptime.at]
+
+
+def _oid_of(cell: Cell | None) -> Oid:
+    return cell[1] if cell is not None and isinstance(cell[1], tuple) else ()
+
+
+def _load_probe(state: Mapping[str, Any] | None) -> _Probe | None:
+    match (state or {}).get("probe"):
+        case [str() as object_id, str() as description, list() as numbers, int() | float() as until]:
+            named = parse_oid(object_id) if object_id else ()
+            return _Probe(named, description, tuple(int(number) for number in numbers), float(until))
+    return None
+
+
+def _load_barren(state: Mapping[str, Any] | None) -> dict[str, float]:
+    found = (state or {}).get("barren")
+    return {str(key): float(until) for key, until in found.items()} if isinstance(found, dict) else {}
 
 
 def _load_uptime(state: Mapping[str, Any] | None, key: str) -> Uptime | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -31,6 +31,17 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from aiops_assets.collectors.snmp.engine import NUMBERS, OBJECT_ID, OCTETS, Oid, Value, oid_text, parse_oid
+from aiops_assets.collectors.snmp.sensors import (
+    MemorySpec,
+    ProcessorSpec,
+    Reading,
+    SensorSpec,
+    compile_readings,
+)
+from aiops_assets.collectors.snmp.sensors import describe as reading_metrics
+
+#: libyaml where PyYAML has it: ten times as fast, and there are many files
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Number = float | int | None
 Cell = tuple[str, Value]
@@ -287,6 +298,8 @@ class TableSpec(_Model):
     discontinuity: str | None = None
     #: prefix ← identity column whose text describes a row without identifying it; becomes an entity label
     describe: Mapping[str, str] = Field(default_factory=dict)
+    #: identity columns that make a row even where no other column has it
+    rows_of: tuple[str, ...] = ()
     points: tuple[PointSpec, ...] = ()
 
 
@@ -302,6 +315,13 @@ class ProfileSpec(_Model):
     entity: Mapping[str, str] = Field(default_factory=dict, description="entity label ← single object")
     points: tuple[PointSpec, ...] = ()
     tables: tuple[TableSpec, ...] = ()
+    #: the agents this is for: their sysObjectID, or a subtree they answer, begins with one of these. Empty: all
+    applies: tuple[OidField, ...] = ()
+    #: where sensors, processors and memory continue with identifiers that begin with a dot
+    base: OidField | None = None
+    sensors: tuple[SensorSpec, ...] = ()
+    processors: tuple[ProcessorSpec, ...] = ()
+    memory: tuple[MemorySpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +350,7 @@ class Table:
     discontinuity: str | None
     describe: Mapping[str, str]
     measures: tuple[Measure, ...]
+    rows_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +365,17 @@ class Profile:
     entity: Mapping[str, str] = field(default_factory=dict)
     measures: tuple[Measure, ...] = ()
     tables: tuple[Table, ...] = ()
+    applies: tuple[Oid, ...] = ()
+    readings: tuple[Reading, ...] = ()
+
+    def fits(self, object_id: Oid, enterprises: Collection[int]) -> bool:
+        """Whether an agent of this sysObjectID that answers in these enterprises' subtrees may know these objects."""
+        if not self.applies:
+            return True
+        return any(
+            object_id[: len(prefix)] == prefix or (len(prefix) == 7 and prefix[6] in enterprises)
+            for prefix in self.applies
+        )
 
 
 #: every profile may use the agent's uptime
@@ -367,6 +399,9 @@ def compile_profile(spec: ProfileSpec) -> Profile:
             for name in entry.first:
                 if name != "index" and name not in table.identity:
                     raise ValueError(f"{table.name}.labels.{label}: {name!r} is no identity column")
+        for name in table.rows_of:
+            if name not in table.identity:
+                raise ValueError(f"{table.name}.rows_of: {name!r} is no identity column")
         if table.discontinuity is not None and table.discontinuity not in table.columns:
             raise ValueError(f"{table.name}.discontinuity: {table.discontinuity!r} is no column")
         tables.append(
@@ -379,6 +414,7 @@ def compile_profile(spec: ProfileSpec) -> Profile:
                 discontinuity=table.discontinuity,
                 describe=dict(table.describe),
                 measures=tuple(_measure(entry, names) for entry in table.points),
+                rows_of=table.rows_of,
             )
         )
     return Profile(
@@ -390,6 +426,8 @@ def compile_profile(spec: ProfileSpec) -> Profile:
         entity=dict(spec.entity),
         measures=tuple(_measure(entry, single) for entry in spec.points),
         tables=tuple(tables),
+        applies=tuple(spec.applies),
+        readings=compile_readings(spec.name, spec.base, spec.sensors, spec.processors, spec.memory),
     )
 
 
@@ -406,6 +444,14 @@ def _measure(spec: PointSpec, names: frozenset[str]) -> Measure:
     )
 
 
+def _yaml(content: str) -> object:
+    loader = _LOADER(content)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def parse_profile(content: str, origin: str) -> Profile:
     """A profile from the text of its file.
 
@@ -413,7 +459,7 @@ def parse_profile(content: str, origin: str) -> Profile:
         ProfileError: names the file and each field that is wrong.
     """
     try:
-        return compile_profile(ProfileSpec.model_validate(yaml.safe_load(content)))
+        return compile_profile(ProfileSpec.model_validate(_yaml(content)))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise ProfileError(f"{origin}: {'; '.join(problems)}") from error
@@ -474,7 +520,9 @@ def describe(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
             "name": profile.name,
             "description": profile.description,
             "metrics": sorted(
-                {m.metric for m in profile.measures} | {m.metric for t in profile.tables for m in t.measures}
+                {m.metric for m in profile.measures}
+                | {m.metric for t in profile.tables for m in t.measures}
+                | reading_metrics(profile.readings)
             ),
         }
         for profile in profiles

@@ -78,6 +78,8 @@ _PRIV = {
     "AES192": v3.USM_PRIV_CFB192_AES,
     "AES256": v3.USM_PRIV_CFB256_AES,
 }
+#: the number of SNMPv3 among message processing models (RFC 3411, section 5)
+_V3_MODEL = 3
 _NOT_ACCEPTED = (
     errind.UnknownUserName,
     errind.WrongDigest,
@@ -404,6 +406,20 @@ class _Shared:
     def fits(self, secrets: _Secrets) -> bool:
         return self.devices < DEVICES_PER_ENGINE and self.secrets.get(secrets.user, secrets) == secrets
 
+    def forget(self, address: tuple[Any, ...]) -> None:
+        """Drop the engine ID that was discovered at an address, so that it is discovered anew with the next request.
+
+        pysnmp keeps it for five minutes, and a device that was replaced would stay silent for as long.
+        """
+        model = self.engine.message_processing_subsystems[_V3_MODEL]
+        known = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCache", {})
+        expiring = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCacheExpQueue", {})
+        for key in [key for key in known if tuple(key[1])[:2] == address[:2]]:
+            del known[key]
+            for keys in expiring.values():
+                if key in keys:
+                    keys.remove(key)
+
     def close(self) -> None:
         self.engine.close_dispatcher()
 
@@ -416,6 +432,7 @@ class _UserSession(_Session):
         self._owner = owner
         self._shared: _Shared | None = None
         self._user: Any = None
+        self._address: tuple[Any, ...] | None = None
         self._context = v3.ContextData(contextName=device.snmp.context.encode())
 
     def _make_target(self, family: socket.AddressFamily, address: tuple[Any, ...]) -> Any:
@@ -423,8 +440,17 @@ class _UserSession(_Session):
             secrets = self._owner.keys.secrets(self.device.snmp)
             self._user = secrets.user_data()
             self._shared = self._owner.take(secrets)
+        self._address = address
         kind = v3.UdpTransportTarget if family == socket.AF_INET else v3.Udp6TransportTarget
         return _target(kind, address[:2] if family == socket.AF_INET else address, self.device)
+
+    async def _ask(self, command: Callable[[Any], Any]) -> Reply:
+        try:
+            return await super()._ask(command)
+        except NoReply:
+            if self._shared is not None and self._address is not None:
+                self._shared.forget(self._address)
+            raise
 
     async def get(self, oids: Sequence[Oid]) -> Reply:
         return await self._ask(lambda target: self._plain(v3.get_cmd, target, oids))

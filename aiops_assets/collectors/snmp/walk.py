@@ -34,6 +34,7 @@ from aiops_assets.collectors.snmp.engine import (
 MOST_ROWS = 10_000
 #: names in one request; agents may refuse more
 MOST_NAMES = 60
+_ENTERPRISES: Oid = (1, 3, 6, 1, 4, 1)
 
 
 class End(StrEnum):
@@ -274,3 +275,68 @@ def _end_all(columns: Sequence[Column], end: End, detail: str) -> None:
     for column in columns:
         if column.end is End.UNFINISHED:
             column.finish(end, detail)
+
+
+async def enterprises(session: Session, most: int) -> list[int]:
+    """The numbers of the enterprise subtrees that an agent answers in, found by leaping from each to the next.
+
+    At most ``most`` requests; an agent that does not go forward ends it.
+
+    Raises:
+        SnmpError: when a request comes to nothing.
+    """
+    found: list[int] = []
+    cursor: Oid = _ENTERPRISES
+    for _ in range(most):
+        reply = await session.get_next([cursor])
+        if reply.status != NO_ERROR or not reply.varbinds:
+            break
+        oid, kind, _value = reply.varbinds[0]
+        if kind in ABSENT or len(oid) < 8 or oid[:6] != _ENTERPRISES or (found and oid[6] <= found[-1]):
+            break
+        found.append(oid[6])
+        cursor = (*_ENTERPRISES, oid[6] + 1)
+    return found
+
+
+async def fetch(session: Session, names: Sequence[Oid], pace: Pace, task: Walk) -> dict[Oid, tuple[str, Value]]:
+    """The values of exactly these objects, many a request; what the agent does not have is left out.
+
+    ``task`` takes the account of requests, replies and objects. The agent's refusals are acted on as in ``walk``: less
+    is asked for at once, and an object that an error is about is left out.
+
+    Raises:
+        SnmpError: when a request comes to nothing however small it is.
+    """
+    found: dict[Oid, tuple[str, Value]] = {}
+    left = list(names)
+    alone: list[Oid] = []
+    while left or alone:
+        asked = left[: min(pace.objects, MOST_NAMES)] if left else alone[:1]
+        task.requests += 1
+        try:
+            reply = await session.get(asked)
+        except (NoReply, Undecodable):
+            if len(asked) > 1 and pace.halve():
+                continue
+            raise
+        task.replies += 1
+        if reply.status == NO_ERROR:
+            task.objects += len(reply.varbinds)
+            wanted = set(asked)
+            for oid, kind, value in reply.varbinds:
+                if oid in wanted and kind not in ABSENT:
+                    found[oid] = (kind, value)
+        elif len(asked) > 1:
+            if reply.status == TOO_BIG and pace.halve():
+                continue
+            if 1 <= reply.index <= len(asked):
+                left.pop(reply.index - 1)
+                continue
+            # The agent does not say which object it is about: ask for each one alone.
+            alone.extend(asked)
+        if left:
+            left = left[len(asked) :]
+        else:
+            alone = alone[1:]
+    return found
