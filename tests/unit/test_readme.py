@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from aiops_assets.cli import app
-from aiops_assets.config import parse_config
+from aiops_assets.config import Config, parse_config
 from aiops_assets.landing.segment import Delivery
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
@@ -41,7 +41,8 @@ def test_the_example_of_a_format_parses_and_rejects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_the_examples_of_aiops_yaml_are_valid(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SNMP_COMMUNITY", "x")
+    for name in ("SNMP_COMMUNITY", "REDFISH_PASSWORD", "SN_PASSWORD"):
+        monkeypatch.setenv(name, "x")
     assert yaml.safe_load(text)
     parse_config(text, "README.md")
 
@@ -49,6 +50,7 @@ def test_the_examples_of_aiops_yaml_are_valid(text: str, monkeypatch: pytest.Mon
 def test_every_command_that_is_named_exists() -> None:
     commands = set(re.findall(r"aiops ((?:[a-z]+)(?: [a-z]+)?)", README))
     groups = {"keys", "rules", "quarantine", "evaluate", "incidents", "config", "silence", "lake", "marts", "explain"}
+    groups |= {"sources"}
     runner = CliRunner()
     for command in sorted(commands):
         words = command.split()
@@ -59,3 +61,18 @@ def test_every_command_that_is_named_exists() -> None:
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(((?:docs|deploy)/[^)]+)\)", README))))
 def test_every_file_that_is_linked_exists(path: str) -> None:
     assert (Path(__file__).parents[2] / path).is_file()
+
+
+def test_the_examples_of_aiops_yaml_in_the_guides_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text("utf-8")
+    found = [text for text in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if _is_ours(text)]
+    assert len(found) > 10
+    for text in found:
+        for name in re.findall(r"\$\{([A-Z_]+)\}", text):
+            monkeypatch.setenv(name, "x")
+        parse_config(text, "docs/sources.md")
+
+
+def _is_ours(text: str) -> bool:
+    """Whether an example is of our own file: the first word of other programs' files is none of ours."""
+    return text.partition(":")[0] in Config.model_fields
