@@ -65,6 +65,8 @@ FOLLOWING_STATE_SECONDS = 1.0
 PATIENCE = 3
 #: what answers and tells nothing of itself, such as a file, is reported as up this often (microseconds)
 REPORT_MICROS = 60_000_000
+#: an abandoned poll is cancelled at most so often
+CANCELLATIONS = 20
 #: a dead device is tried at least this often (seconds), or at its interval when that is longer
 LONGEST_BACK_OFF = 300.0
 #: first polls are spread over this many devices a second
@@ -202,9 +204,7 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None and not self._task.done():
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await _abandon(self._task)
         closing = self.poller.close()
         if closing is not None:
             with contextlib.suppress(TimeoutError):
@@ -323,6 +323,16 @@ class Watch:
             "kind": self.poller.kind,
             "source": self.poller.source,
         }
+
+
+async def _abandon(task: asyncio.Task[None]) -> None:
+    """Cancel until it takes effect: a timeout that runs out at the same instant may take a cancellation for its own."""
+    for _ in range(CANCELLATIONS):
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=0.25)
+        if done:
+            return
+    log.error("%s does not end", task.get_name())
 
 
 class Collector:

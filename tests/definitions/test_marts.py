@@ -193,6 +193,7 @@ def test_health_follows_its_definition(built: Built) -> None:
     assert found["host-3"]["health_score"] == 100 - 8 - 2
 
 
+@pytest.mark.soak
 def test_a_past_day_is_restated_with_what_is_known_by_then(built: Built, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", time_zone="Europe/Berlin")
     shutil.copytree(built.settings.paths.root, settings.paths.root)

@@ -91,6 +91,7 @@ def assert_one_result(home: Home, rows: int) -> None:
     assert differing(home) == []
 
 
+@pytest.mark.soak
 def test_a_session_and_two_overlapping_backfills_come_to_one_result(home: Home, tmp_path: Path) -> None:
     root, stop = home.settings.home, tmp_path / "stop"
     rows = Lake(home.settings.paths.lake).read("metric_points").height

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import orjson
 import polars as pl
+import pytest
 
 from aiops_assets.lake.tables import Lake
 from tests.fakes import servicenow
@@ -31,6 +32,7 @@ def stored(lake: Lake, table: str, column: str) -> list[str]:
     return sorted(lake.scan(table).select(pl.col(column)).collect()[column].to_list())
 
 
+@pytest.mark.soak
 def test_logs_tickets_and_documents_are_in_the_tables_once(tmp_path: Path) -> None:
     home, folder = tmp_path / "home", tmp_path / "kb"
     home.mkdir()

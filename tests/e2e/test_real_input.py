@@ -121,6 +121,8 @@ def test_cloudwatch_series_arrive_whole_as_line_protocol(stack: Stack) -> None:
     for host, frame in sent.items():
         mine = stored.filter(pl.col("host") == host).sort("ts")
         assert mine["value"].to_list() == frame.sort("timestamp")["value"].cast(pl.Float64).to_list()
+    # The session tells of a batch after its commit.
+    wait_until(lambda: "cloudwatch" in read_progress(stack.home / "live").sources, 30, "the session tells of it")
     assert read_progress(stack.home / "live").sources["cloudwatch"].quarantined == 0
 
 

@@ -100,6 +100,7 @@ def test_what_cannot_be_is_refused_with_2(home: Path, arguments: tuple[str, ...]
     assert said in run(home, "replay", FROM, TO, *arguments, code=2)
 
 
+@pytest.mark.soak
 def test_two_restatements_at_once_one_of_them_killed_end_as_one(home: Path) -> None:
     settings = Settings(home=home)
     settings.paths.config.write_text("rules:\n- {name: app-load, metric: app.load, value: 1.85, for: 1m}\n")

@@ -279,6 +279,7 @@ def test_rules_of_the_running_server_are_taken_and_a_dry_run_writes_nothing(hist
     assert not home.exists()
 
 
+@pytest.mark.soak
 def test_a_running_platform_stores_the_history_once_and_pages_nobody(history: History, tmp_path: Path) -> None:
     home = tmp_path / "home"
     with stack.running(home):

@@ -157,6 +157,7 @@ def test_reload_replaces_the_code_servers_and_leaves_the_session_alone(stack: St
         assert state(stack).children[name].pid == before.children[name].pid
 
 
+@pytest.mark.soak
 def test_whatever_ends_it_nothing_is_left_behind(tmp_path: Path) -> None:
     """kill -9 of the supervisor first, then a start on what that left, then Ctrl-C."""
     with running_stack(tmp_path / "home") as stack:

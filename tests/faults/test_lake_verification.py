@@ -47,7 +47,8 @@ def filled(table: Table, rows: int, hour: str, **values: object) -> pl.DataFrame
         elif isinstance(dtype, pl.Datetime):
             made[name] = pl.Series([start + timedelta(seconds=n) for n in range(rows)], dtype=dtype)
         elif isinstance(dtype, pl.List):
-            made[name] = pl.Series([[0.5, float(n)] for n in range(rows)], dtype=dtype)
+            inner = ["a", "b"] if dtype.inner == pl.String() else [0.5, 1.5]
+            made[name] = pl.Series([inner for _ in range(rows)], dtype=dtype)
         elif isinstance(dtype, pl.String):
             made[name] = pl.Series([f"{name}-{n}" for n in range(rows)], dtype=dtype)
         else:

@@ -37,6 +37,7 @@ from aiops_assets.landing.writer import SegmentWriter
 from aiops_assets.live.pipeline import Pipeline
 from aiops_assets.settings import Settings
 from aiops_assets.telemetry.series import SeriesDirectory
+from tests.examples import examples
 
 MINUTE = 60 * MICROS_PER_SECOND
 #: whole hours, the last of them well in the past, none older than late rows may be
@@ -172,7 +173,9 @@ def test_an_hour_learns_the_hours_that_closed_before_it_began(home: Home) -> Non
     assert pins == [[], [], [(hour_key(START), None, 1)], [(hour_key(START + MICROS_PER_HOUR), None, 1)]]
 
 
-@settings_of_hypothesis(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings_of_hypothesis(
+    max_examples=examples(5), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(seed=st.integers(0, 2**32))
 def test_any_order_of_arrival_gives_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     documents = telemetry(2.2)

@@ -24,6 +24,7 @@ from aiops_assets.collectors.traps import NotBelieved, TrapDecoder
 from aiops_assets.config import ConfigError, TrapListener, parse_config
 from aiops_assets.landing.reader import read_segment
 from aiops_assets.landing.writer import SegmentWriter
+from tests.examples import examples
 
 CAPTURES = Path(os.environ.get("AIOPS_REAL_DATA", "../shared/data")) / "captures"
 
@@ -34,7 +35,7 @@ def messages_of(chunks: list[bytes], max_message: int = 1000) -> list[bytes]:
     return [*found, *framing.finish()]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     messages=st.lists(
         st.tuples(st.booleans(), st.text(st.characters(exclude_characters="\n\0\r", codec="utf-8"), max_size=30)),
@@ -69,7 +70,7 @@ def test_a_message_beyond_the_limit_comes_in_pieces() -> None:
     assert Framing(10).feed(b"25 <13>" + b"x" * 21 + b"5 <13>y") == [b"<13>xxxxxx", b"x" * 10, b"x" * 5, b"<13>y"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=10))
 def test_any_bytes_give_bounded_messages(chunks: list[bytes]) -> None:
     framing = Framing(16)
@@ -145,7 +146,7 @@ def test_a_captured_trap_of_net_snmp(tmp_path: Path) -> None:
     assert wire.taken[0]["trap"] == "1.3.6.1.6.3.1.1.5.3"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_any_datagram_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     wire = Wire(tmp_path_factory.getbasetemp(), communities=["public"])

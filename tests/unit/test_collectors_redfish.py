@@ -18,6 +18,7 @@ from aiops_assets.collectors.redfish.poll import MOST_REQUESTS, RedfishPoller
 from aiops_assets.config import Device
 from aiops_assets.formats import parse
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 from tests.redfish_service import Answers, Tree, below_root, entry, server_tree
 
 NOW = 1_790_000_000.0
@@ -591,7 +592,7 @@ def mutated(tree: Tree, changes: list[tuple[int, Any]]) -> Tree:
     return tree
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), JUNK), min_size=1, max_size=25), st.booleans())
 def test_no_content_makes_a_poll_fail_or_a_document_unreadable(changes: list[tuple[int, Any]], expands: bool) -> None:
     tree = server_tree()

@@ -27,6 +27,7 @@ from aiops_assets.formats import parse
 from aiops_assets.formats.batch import Parsed
 from aiops_assets.hours import MICROS_PER_SECOND, micros
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 NOW = 1_790_000_000 * MICROS_PER_SECOND
 MINUTE = 60 * MICROS_PER_SECOND
@@ -168,7 +169,7 @@ class Log:
         return new_entries(mark, entries, now, whole=pages.whole)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     newest_first=st.booleans(),
     page=st.integers(1, 7),
@@ -291,7 +292,7 @@ def test_what_is_no_log_is_rejected_with_a_reason_and_the_rest_is_kept() -> None
     assert all(reject.reason for reject in result.rejects)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.dictionaries(

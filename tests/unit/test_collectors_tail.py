@@ -20,6 +20,7 @@ from aiops_assets.collectors.tail import COPY_SECONDS, FORGET_SECONDS, GIVE_UP_S
 from aiops_assets.config import Tail
 from aiops_assets.formats import parse
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 
 class Follower:
@@ -296,7 +297,7 @@ def test_journal_exports_are_cut_between_entries(tmp_path: Path) -> None:
     assert follower.lines == ["a\n\nbc", "a\n\nbc"]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
         st.sampled_from(["append", "append", "append", "partial", "rename", "copytruncate", "poll", "lose", "restart"]),

@@ -29,6 +29,7 @@ from aiops_assets.detection.transitions import Transition
 from aiops_assets.detection.wording import duration, printable, quantity
 from aiops_assets.hours import MICROS_PER_HOUR, MICROS_PER_SECOND
 from aiops_assets.tables import ALERTS
+from tests.examples import examples
 
 START = 1_767_225_600 * MICROS_PER_SECOND  # 2026-01-01T00:00:00Z
 MINUTE = 60 * MICROS_PER_SECOND
@@ -330,7 +331,7 @@ def streams(draw: st.DrawFn) -> list[Transition]:
     return made
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(streams(), st.lists(st.integers(0, 30), max_size=4))
 def test_handing_over_changes_nothing_and_revisions_count_up(stream: list[Transition], cuts: list[int]) -> None:
     whole, part = AlertBook(), AlertBook()

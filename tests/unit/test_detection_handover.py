@@ -21,12 +21,15 @@ from aiops_assets.detection.judge import Judge
 from aiops_assets.detection.judgement import Judgement
 from aiops_assets.hours import MICROS_PER_SECOND
 from aiops_assets.telemetry.series import SeriesDirectory
+from tests.examples import examples
 
 START = 1_767_225_600 * MICROS_PER_SECOND  # 2026-01-01T00:00:00Z
 MINUTE = 60 * MICROS_PER_SECOND
 Last = Mapping[int, int]
 
-rewriting = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+rewriting = settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 series_ids = st.integers(-(2**63), 2**63 - 1)
 lasts = st.dictionaries(st.integers(-6, 6), st.integers(0, 4), max_size=10)
 
@@ -117,7 +120,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_a_damaged_file_is_refused(stored: Path, data: st.DataObject) -> None:
     good = stored.read_bytes()
@@ -187,7 +190,7 @@ def test_a_shelf_keeps_states_by_hour_and_revision(tmp_path: Path) -> None:
 # -- joining ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(base=lasts, other=lasts)
 def test_of_each_series_the_state_that_saw_the_later_point_counts_and_of_equals_the_other(
     base: Last, other: Last

@@ -21,6 +21,7 @@ from aiops_assets.detection.rules import CELL, GAP, LIVE, RETIRED, STALE, Portab
 from aiops_assets.detection.steps import steps
 from aiops_assets.detection.transitions import Transition
 from aiops_assets.hours import MICROS_PER_SECOND
+from tests.examples import examples
 
 START = 1_767_225_600 * MICROS_PER_SECOND  # 2026-01-01T00:00:00Z
 MINUTE = 60 * MICROS_PER_SECOND
@@ -448,7 +449,7 @@ def comparable(found: Sequence[Transition]) -> list[tuple[object, ...]]:
     return sorted((t.at, t.name, t.series, t.starts_at, t.state, str(t)) for t in plain)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories(), st.lists(st.tuples(st.integers(0, 600), st.booleans()), max_size=12))
 def test_cuts_handing_over_and_watermarks_change_nothing(points: list[Point], cuts: list[tuple[int, bool]]) -> None:
     end = points[-1][1] if points else START
@@ -480,7 +481,7 @@ def by_id(found: Sequence[Transition], known: pl.DataFrame) -> list[tuple[object
     return comparable([replace(t, series=known["series_id"][t.series]) for t in found])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories(), st.permutations(range(8)), st.integers(0, 600))
 def test_neither_the_order_of_the_directory_nor_more_series_change_what_follows_or_is_handed_over(
     points: list[Point], order: list[int], cut: int
@@ -501,7 +502,7 @@ def test_neither_the_order_of_the_directory_nor_more_series_change_what_follows_
     assert content(after.export()) == content(plain.export())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(histories())
 def test_starts_and_ends_alternate_and_lie_in_order(points: list[Point]) -> None:
     made = engine(*RULES, series=MANY)

@@ -22,6 +22,7 @@ from aiops_assets.detection.statistics import Tier1
 from aiops_assets.detection.steps import steps
 from aiops_assets.detection.transitions import Transition
 from aiops_assets.hours import MICROS_PER_HOUR
+from tests.examples import examples
 
 START = 1_760_000_400_000_000 // MICROS_PER_HOUR * MICROS_PER_HOUR
 MINUTE = 60_000_000
@@ -293,7 +294,7 @@ def handed_over(before: Tier1, count: int, more: int = 0) -> Tier1:
     return after
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 5000), max_size=6), st.booleans())
 def test_cuts_into_batches_and_handing_over_change_no_bit(seed: int, cuts: list[int], restart: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -326,7 +327,7 @@ def test_cuts_into_batches_and_handing_over_change_no_bit(seed: int, cuts: list[
     assert same(learnt(whole, count), learnt(piecewise, count))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(st.integers(0, 2**31), st.permutations(range(7)), st.integers(1, 799))
 def test_neither_the_numbers_of_series_nor_more_of_them_change_what_follows_or_is_handed_over(
     seed: int, order: list[int], cut: int

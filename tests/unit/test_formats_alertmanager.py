@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aiops_assets.formats import parse
 from aiops_assets.formats.events import host_of
 from aiops_assets.hours import micros
+from tests.examples import examples
 from tests.unit.mutations import accounted, captured, delivery, entities, external, mutated
 
 
@@ -240,7 +241,7 @@ def test_grafanas_legacy_alerts_fire_and_resolve_under_one_key() -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([V4, GRAFANA, LEGACY, [FIRING]]), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_notifications_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples)]
     for format_name in ("alertmanager", "grafana"):

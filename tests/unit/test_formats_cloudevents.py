@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, delivery, entities, external, mutated, rows
 
 MICROS = 1_795_161_600_000_000
@@ -144,7 +145,7 @@ def test_a_bad_event_of_a_batch_is_rejected_alone(change: dict[str, Any], reason
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([EVENT, POINTS, DEPLOYED, [EVENT, POINTS]]), min_size=1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_events_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples[:3])]
     accounted(partial(parse, "cloudevents"), deliveries)
@@ -158,6 +159,6 @@ def test_damaged_events_are_rows_or_rejects(seed: int, samples: list[Any]) -> No
     st.binary(max_size=60),
     st.sampled_from(["application/json", "text/plain", "", "application/cloudevents+json"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_headers_and_bytes_are_rows_or_rejects(headers: dict[str, str], body: bytes, content_type: str) -> None:
     accounted(partial(parse, "cloudevents"), [delivery(body, {"ce-id": "1", **headers}, content_type)])

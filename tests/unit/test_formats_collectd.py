@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, captured, delivery, entities, external, mutated, rows
 
 TIME = 1_795_160_829.562
@@ -238,7 +239,7 @@ SAMPLES: list[Any] = [
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(SAMPLES), min_size=1, max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_damaged_payloads_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples)]
     accounted(partial(parse, "collectd"), [delivery(samples[0]), *deliveries])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
+from tests.examples import examples
 from tests.unit.mutations import accounted, delivery, entities, external, mutated
 
 DATE = 1_795_160_829_000
@@ -142,7 +143,7 @@ def test_what_is_no_event_is_rejected_whole(body: bytes) -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([DEFAULT, OWN, EVENT, [OWN, EVENT]]), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_payloads_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples)]
     accounted(partial(parse, "datadog"), deliveries)

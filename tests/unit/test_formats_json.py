@@ -21,6 +21,7 @@ from aiops_assets.formats.batch import (
     labels_json,
 )
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 NOW = 1_760_000_000_123_456
 T = 1_750_000_000
@@ -383,7 +384,7 @@ ITEM = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.sampled_from(["generic", "collected"]),
     st.lists(

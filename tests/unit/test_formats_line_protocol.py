@@ -14,6 +14,7 @@ from aiops_assets.formats.line_protocol import BadLine, parse, scan_line
 from aiops_assets.formats.payload import MAX_REJECTS, Refused, micros_of_any
 from aiops_assets.formats.telegraf_mapping import resolve, rule
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 NOW = 1_760_000_000_123_456
 T = 1_750_000_000
@@ -363,7 +364,7 @@ def lines(draw: st.DrawFn) -> str:
     return f"{_escaped(draw(NAME))}{tags} {fields}{stamp}"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.one_of(lines(), st.lists(PIECES, max_size=14).map("".join)), max_size=8))
 def test_the_fast_path_and_the_scanner_agree(found: list[str]) -> None:
     # an open text field may be closed by a later line, which the scanner alone does not know
@@ -396,7 +397,7 @@ def _open(line: str) -> bool:
     return False
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.one_of(st.binary(max_size=200), st.lists(PIECES, max_size=40).map("".join).map(str.encode)), max_size=5)
 )

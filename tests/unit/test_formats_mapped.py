@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.config import ConfigError, Reading, parse_config
 from aiops_assets.formats import mapped, parse
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, delivery, entities, external, mutated, rows
 
 T = 1_795_160_829
@@ -255,7 +256,7 @@ def test_changes_without_a_time_are_of_now() -> None:
 
 
 @given(st.integers(0, 2**32), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_damaged_payloads_are_rows_or_rejects(seed: int, declared: bool) -> None:
     if declared:
         read_ = partial(mapped.parse, readings=(POINTS, LOGS, ALERTS, CHANGES))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, delivery, mutated, rows
 
 MICROS = 1_795_160_829_000_000
@@ -144,7 +145,7 @@ def test_without_a_timestamp_it_is_of_now() -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([[IDLE, OTHER], [IDLE | {"labels": {"a": "b"}}]]), min_size=1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_payloads_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples[:3])]
     accounted(partial(parse, "netdata"), [delivery(samples[0]), *deliveries])

@@ -24,6 +24,7 @@ from aiops_assets.formats.batch import Parsed, labels_json
 from aiops_assets.formats.otlp import plain_attributes, sender_of
 from aiops_assets.formats.otlp_metrics import distinguishing, exponential_quantiles
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 CAPTURES = Path("/work/shared/data/captures")
 NOW = 1_760_000_000_123_456
@@ -163,7 +164,7 @@ def requests(draw: st.DrawFn) -> MetricsRequest:
     return request
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=3))
 def test_numbers_that_the_library_encodes_come_out_equal(found: list[MetricsRequest]) -> None:
     parsed = parse("otlp_metrics", [delivery(request.SerializeToString()) for request in found])
@@ -171,7 +172,7 @@ def test_numbers_that_the_library_encodes_come_out_equal(found: list[MetricsRequ
     assert {reject.reason for reject in parsed.rejects} <= {"empty"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(requests())
 def test_json_gives_the_same_as_protobuf(request: MetricsRequest) -> None:
     parsed = parse("otlp_metrics", [delivery(as_json(request), JSON)])
@@ -182,7 +183,7 @@ def test_json_gives_the_same_as_protobuf(request: MetricsRequest) -> None:
     assert [set(orjson.loads(row[3])) for row in found] == [set(orjson.loads(row[3])) for row in expected]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(requests(), st.data())
 def test_mutated_bytes_never_raise_and_are_never_forgotten(request: MetricsRequest, data: st.DataObject) -> None:
     body = mutated(request.SerializeToString(), data)
@@ -215,7 +216,7 @@ def mutated(body: bytes, data: st.DataObject) -> bytes:
     return bytes(changed)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["otlp_metrics", "otlp_logs", "otlp_traces"]))
 def test_any_bytes_give_rows_or_a_reject(body: bytes, format_name: str) -> None:
     for content_type in (PROTOBUF, JSON, ""):
@@ -230,7 +231,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_json_of_any_values_in_any_place_never_raises(data: st.DataObject) -> None:
     format_name, sample = data.draw(
@@ -359,7 +360,7 @@ def test_a_histogram_whose_bounds_do_not_fit_is_rejected_alone() -> None:
     assert "3 bucketCounts and 1 explicitBounds" in parsed.rejects[0].reason
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.floats(1e-3, 1e6) | st.floats(-1e6, -1e-3) | st.just(0.0), min_size=1, max_size=50), st.integers(0, 6)
 )
@@ -585,7 +586,7 @@ def test_a_record_that_is_not_utf8_is_rejected_alone(format_name: str) -> None:
     assert len(parsed.rejects) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.sampled_from(["otlp_logs", "otlp_traces"]), st.data())
 def test_mutated_logs_and_traces_never_raise_and_are_never_forgotten(format_name: str, data: st.DataObject) -> None:
     request = log_request() if format_name == "otlp_logs" else trace_request()
@@ -648,7 +649,7 @@ def test_millions_of_empty_records_stay_within_bounds(
     assert peak < 256 * 1024 * 1024
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.sampled_from(["otlp_logs", "otlp_traces"]), st.integers(0, 300))
 def test_records_read_alone_are_the_same(format_name: str, size: int) -> None:
     request = log_request() if format_name == "otlp_logs" else trace_request()

@@ -18,6 +18,7 @@ from aiops_assets.formats.batch import POINTS_SCHEMA, SERIES_SCHEMA, Parsed
 from aiops_assets.formats.payload import UnreadableBody
 from aiops_assets.formats.prometheus_range import _Reader, host_of, kind_of, unit_of, without_port
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 
 def delivery(body: bytes) -> Delivery:
@@ -178,7 +179,7 @@ def test_every_finite_sample_arrives_once_in_order_and_no_two_series_become_one(
 
 
 @given(RESULTS, st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_torn_and_changed_bytes_end_as_points_or_rejects_never_as_errors(
     result: list[Any], data: st.DataObject
 ) -> None:

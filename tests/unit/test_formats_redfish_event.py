@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
 from aiops_assets.formats.redfish_event import family
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, delivery, entities, external, mutated, rows
 
 RECORD: dict[str, Any] = {
@@ -141,7 +142,7 @@ def test_readings_without_a_time_are_of_now() -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from([EVENT, REPORT, RECORD]), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_damaged_payloads_are_rows_or_rejects(seed: int, samples: list[Any]) -> None:
     deliveries = [delivery(mutated(sample, seed + number)) for number, sample in enumerate(samples)]
     accounted(partial(parse, "redfish_event"), deliveries)

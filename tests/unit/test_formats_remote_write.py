@@ -18,6 +18,7 @@ from aiops_assets.formats.batch import Parsed, labels_json
 from aiops_assets.formats.prometheus_mapping import resolve
 from aiops_assets.formats.remote_write import messages
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 NOW = 1_760_000_000_123_456
 T = 1_750_000_000_000
@@ -81,7 +82,7 @@ LABELS = st.builds(
 SERIES = st.tuples(LABELS, st.lists(st.tuples(MILLIS, VALUES), max_size=80))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.lists(SERIES, max_size=6), min_size=1, max_size=4))
 def test_what_the_library_encodes_comes_out_equal(requests: list[list[tuple[dict[str, str], list[Any]]]]) -> None:
     bodies = [request(*series).SerializeToString() for series in requests]
@@ -96,7 +97,7 @@ def raw_sample(value: float, millis: int) -> bytes:
     return wire.framed(b"\x12", bytes(message))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(VALUES, MILLIS), min_size=1, max_size=5), st.binary(max_size=40), TEXT)
 def test_bytes_that_look_like_samples_are_read_as_the_library_reads_them(
     samples: list[tuple[float, int]], noise: bytes, name: str
@@ -112,7 +113,7 @@ def test_bytes_that_look_like_samples_are_read_as_the_library_reads_them(
     assert not parsed.rejects
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(SERIES, min_size=1, max_size=4), st.data())
 def test_mutated_bytes_never_raise_and_are_never_forgotten(series: list[Any], data: st.DataObject) -> None:
     body = bytearray(request(*series).SerializeToString())
@@ -141,7 +142,7 @@ def test_mutated_bytes_never_raise_and_are_never_forgotten(series: list[Any], da
         assert parsed.rejects
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["", "snappy", "gzip", "zstd", "br", "deflate", "nonsense"]))
 def test_any_bytes_give_rows_or_a_reject(body: bytes, encoding: str) -> None:
     headers = {"content-encoding": encoding} if encoding else {}

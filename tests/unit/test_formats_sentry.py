@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 from tests.unit.mutations import accounted, delivery, entities, external, mutated
 
 SENT = 1_795_161_600
@@ -264,7 +265,7 @@ SAMPLES = {
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(sorted(SAMPLES)), min_size=1, max_size=3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_damaged_webhooks_are_rows_or_rejects(seed: int, names: list[str]) -> None:
     deliveries = [hook(name, mutated(SAMPLES[name], seed + number)) for number, name in enumerate(names)]
     accounted(partial(parse, "sentry"), deliveries)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.formats import parse
 from aiops_assets.formats.batch import Parsed
+from tests.examples import examples
 from tests.unit.mutations import NOW, accounted, damaged, delivery, entities, external, odd_value, rows
 
 SENT = "2026-11-20T08:00:00.000000Z"
@@ -417,7 +418,7 @@ ITEMS: dict[str, Any] = {
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(sorted(ITEMS)), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 def test_damaged_envelopes_are_rows_or_rejects(seed: int, names: list[str], in_bytes: bool) -> None:
     chance = random.Random(seed)
     values = [ITEMS[name] if in_bytes else odd_value(ITEMS[name], chance) for name in names]

@@ -16,6 +16,7 @@ from aiops_assets.formats.batch import Parsed, labels_json
 from aiops_assets.formats.payload import Refused
 from aiops_assets.formats.telegraf_mapping import Key, resolve, rule
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 
 NOW = 1_760_000_000_123_456
 T = 1_750_000_000
@@ -362,7 +363,7 @@ def _mutated(document: object, at: int, inserted: bytes) -> bytes:
     return body[:at] + inserted + body[at + 1 :]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -477,7 +478,7 @@ def jumbled(found: dict[str, object]) -> dict[str, object]:
     return {name: found[name] for name in ("name", "timestamp", "tags", "fields")}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(METRICS, min_size=1, max_size=5), st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
 def test_json_in_telegrafs_own_order_is_read_as_in_any_other(
     metrics: list[dict[str, object]], separators: tuple[str, str], alone: bool
@@ -504,7 +505,7 @@ def test_metrics_read_both_ways_keep_the_order_of_the_payload() -> None:
     assert [(row[0], row[-1]) for row in rows(parsed)] == [(0, 2.0), (0, 1.0), (0, 2.0), (0, 1.0), (1, 1.0), (2, 2.0)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(METRICS, min_size=1, max_size=3), st.data())
 def test_mutated_json_never_raises_and_is_never_forgotten(
     metrics: list[dict[str, object]], data: st.DataObject

@@ -30,6 +30,7 @@ from aiops_assets.landing.segment import Delivery
 from aiops_assets.live.progress import Progress, SourceProgress, write_progress
 from aiops_assets.observability.metrics import CATALOGUE
 from aiops_assets.settings import Settings
+from tests.examples import examples
 
 Test = Callable[[Gateway, httpx.AsyncClient], Awaitable[None]]
 MAX_BODY = 1000
@@ -216,7 +217,7 @@ def test_what_the_sender_says_about_the_body_is_kept(tmp_path: Path) -> None:
     }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=MAX_BODY), max_size=6), st.sampled_from(["telegraf", "generic", "collected"]))
 def test_any_bytes_of_a_known_sender_are_accepted_as_they_are(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes], format_name: str
@@ -249,7 +250,7 @@ async def status_of(gateway: Gateway, method: str, path: str, query: bytes, head
     return statuses[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.binary(max_size=60),
     st.sampled_from(["authorization", "x-api-key", "cookie", "idempotency-key", "content-type", "origin", "host"]),

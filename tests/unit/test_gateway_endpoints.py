@@ -29,6 +29,7 @@ from aiops_assets.gateway.journal import whole_entries
 from aiops_assets.gateway.keys import create_key
 from aiops_assets.gateway.protocol import HANG_UP
 from aiops_assets.landing.segment import Delivery
+from tests.examples import examples
 from tests.unit.test_gateway_app import MAX_BODY, admin, status_of, with_gateway
 
 CLOSED = unavailable("backlog", "too much waits", 15)
@@ -715,7 +716,7 @@ NAMES = ["authorization", "x-sentry-auth", "content-type", "content-encoding", "
 NAMES += ["sentry-hook-signature", "sentry-hook-timestamp", "request-id", "ce-id", "idempotency-key", "content-length"]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from(PATHS), st.sampled_from(NAMES), st.binary(max_size=40)), min_size=5, max_size=25

@@ -30,6 +30,7 @@ from aiops_assets.incidents.correlation import (
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.incidents.topology import Node, Topology
 from aiops_assets.tables import CHANGES, ENTITIES
+from tests.examples import examples
 from tests.unit.test_incidents_store import CONFIG, MINUTE, T0, alert, alerts
 
 NOTHING = ChangeIndex(())
@@ -170,7 +171,7 @@ _EVENTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=examples(25), deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(events=_EVENTS, cuts=st.lists(st.integers(0, 28), max_size=4))
 def test_however_a_stream_is_cut_and_repeated_every_alert_has_one_place(
     events: Sequence[tuple], cuts: Sequence[int]

@@ -15,6 +15,7 @@ from aiops_assets.incidents.correlation import alerts_of
 from aiops_assets.incidents.rehearsal import _chunks, incidents_of
 from aiops_assets.incidents.store import IncidentStore
 from aiops_assets.tables import ALERTS, CHANGES, ENTITIES
+from tests.examples import examples
 from tests.unit.test_incidents_store import CONFIG, MINUTE, SECOND, T0, alert, alerts, change, changes
 
 HOSTS = ("web-1", "web-2", "db-1", "storage-1", "printer-1", "printer-2", "lonely")
@@ -87,7 +88,7 @@ def rehearsed(frame: pl.DataFrame, known: pl.DataFrame) -> tuple[list[Any], list
     return sorted(listed), sorted(pages.with_columns(times).iter_rows())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(log=logs(), deploys=st.lists(st.tuples(st.sampled_from(HOSTS), st.integers(-30, 60)), max_size=3))
 def test_a_rehearsal_gives_what_the_live_store_gives(log: list[dict[str, Any]], deploys: list[tuple[str, int]]) -> None:
     frame = alerts(*log)

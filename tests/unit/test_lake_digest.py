@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aiops_assets.lake.digest import digest, in_order
 from aiops_assets.tables import TIMESTAMP
+from tests.examples import examples
 
 BY = ("series_id", "ts")
 SCHEMA: dict[str, pl.DataType] = {
@@ -60,7 +61,7 @@ def bits(value: object) -> object:
     return [bits(entry) for entry in value] if isinstance(value, list) else (type(value).__name__, value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(rows_of_tables, st.randoms(), st.integers(0, 12))
 def test_neither_the_order_of_rows_and_columns_nor_chunks_matter(rows: list[Row], random: Any, cut: int) -> None:
     whole = frame(rows)
@@ -78,7 +79,7 @@ def test_neither_the_order_of_rows_and_columns_nor_chunks_matter(rows: list[Row]
     assert len(expected) == 32
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rows_of_tables.filter(len), st.data())
 def test_any_change_of_a_value_changes_it(rows: list[Row], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(rows) - 1))
@@ -90,7 +91,7 @@ def test_any_change_of_a_value_changes_it(rows: list[Row], data: st.DataObject) 
     assert digest(frame(changed), BY) != digest(frame(rows), BY)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(rows_of_tables.filter(len), st.data())
 def test_a_row_or_a_column_less_changes_it(rows: list[Row], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(rows) - 1))

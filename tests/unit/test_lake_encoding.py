@@ -19,6 +19,7 @@ from aiops_assets.lake import encoding
 from aiops_assets.lake.digest import digest
 from aiops_assets.lake.tables import Lake, TableWriter
 from aiops_assets.tables import METRIC_POINTS, TABLES
+from tests.examples import examples
 from tests.steady import START, steady_hour
 
 HOUR = "2026-01-01T00"
@@ -73,7 +74,7 @@ floats = st.one_of(
 
 
 @given(values=st.lists(floats, min_size=1, max_size=60), repeat=st.integers(1, 20))
-@settings_of_hypothesis(max_examples=25, deadline=None)
+@settings_of_hypothesis(max_examples=examples(25), deadline=None)
 def test_every_value_comes_back_with_all_its_bits(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], repeat: int
 ) -> None:

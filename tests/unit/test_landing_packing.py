@@ -27,6 +27,7 @@ from aiops_assets.landing.reader import BacklogMeter, first_seq, gaps, look, num
 from aiops_assets.landing.retention import release
 from aiops_assets.landing.segment import SEALED, Delivery, segment_path
 from aiops_assets.landing.writer import SegmentWriter, recover
+from tests.examples import examples
 
 FOR_EVER = 1 << 60
 LATER = time.time() + 1e6
@@ -209,7 +210,7 @@ def test_packs_go_whole_before_segments_and_leave_no_gap(tmp_path: Path) -> None
 
 
 @given(bodies=st.lists(st.binary(max_size=3000), min_size=2, max_size=12), block=st.integers(1, 5000))
-@settings_of_hypothesis(max_examples=30, deadline=None)
+@settings_of_hypothesis(max_examples=examples(30), deadline=None)
 def test_any_segments_come_back(tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes], block: int) -> None:
     folder = tmp_path_factory.mktemp("landing") / "gateway"
     folder.mkdir()

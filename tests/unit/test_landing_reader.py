@@ -17,6 +17,7 @@ from aiops_assets.landing.reader import (
     writers,
 )
 from aiops_assets.landing.segment import MAGIC, Delivery, encode, segment_path
+from tests.examples import examples
 
 
 def write(folder: Path, seq: int, count: int = 1) -> int:
@@ -56,7 +57,7 @@ def test_only_names_of_writers_are_writers(tmp_path: Path) -> None:
     assert writers(tmp_path / "absent") == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["gateway", "collector"]), st.integers(0, 3), st.integers(0, 4)), max_size=8))
 def test_the_meter_says_what_a_full_look_says(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]

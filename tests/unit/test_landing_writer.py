@@ -18,6 +18,7 @@ from aiops_assets.landing import writer as module
 from aiops_assets.landing.reader import gaps, numbers, read_segment
 from aiops_assets.landing.segment import MAGIC, OPEN, SEALED, Delivery, encode, segment_path
 from aiops_assets.landing.writer import GroupCommit, LandingFull, SegmentWriter, WriterBusy
+from tests.examples import examples
 
 
 def delivery(number: int, size: int = 20) -> Delivery:
@@ -177,7 +178,7 @@ def test_recovery_at_every_byte_keeps_whole_deliveries_and_nothing_else(tmp_path
         assert stored(folder) == [*(f"id-{number}" for number in range(whole)), "id-99"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=8), st.data())
 def test_whatever_was_appended_before_a_crash_is_there_once(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, bool]], data: st.DataObject

@@ -23,6 +23,7 @@ from aiops_assets.landing.segment import Delivery
 from aiops_assets.landing.writer import SegmentWriter
 from aiops_assets.live.pipeline import Pipeline
 from aiops_assets.settings import Settings
+from tests.examples import examples
 
 NOW = time.time_ns() // 1000
 HOUR = NOW - NOW % MICROS_PER_HOUR - 2 * MICROS_PER_HOUR
@@ -330,7 +331,7 @@ def hostile_bodies(draw: st.DrawFn) -> bytes:
     return bytes(body[: draw(st.integers(0, len(body)))]) * draw(st.integers(1, 2))
 
 
-@settings_of_hypothesis(max_examples=20, deadline=None)
+@settings_of_hypothesis(max_examples=examples(20), deadline=None)
 @given(bodies=st.lists(st.tuples(FORMAT, hostile_bodies()), min_size=1, max_size=12))
 def test_every_hostile_delivery_ends_as_rows_or_in_quarantine(
     tmp_path_factory: pytest.TempPathFactory, bodies: list[tuple[str, bytes]]

@@ -25,6 +25,7 @@ from aiops_assets.collectors.pull.limits import LONGEST_WAIT, exhausted_until, r
 from aiops_assets.collectors.pull.marks import Pace, halved
 from aiops_assets.collectors.pull.prometheus import PrometheusClient
 from aiops_assets.config import ConfigError, Pull, parse_config
+from tests.examples import examples
 from tests.fakes import datadog, servicenow, splunk, thousandeyes
 from tests.fakes.datadog import FakeDatadog
 from tests.fakes.journey import Journey, keys, repeated
@@ -133,7 +134,7 @@ def test_after_an_outage_datadog_catches_up_from_its_mark_oldest_first_in_bounde
     assert any("502" in (poll.error or "") and not poll.up for poll in journey.polls)
 
 
-@settings(max_examples=5, deadline=None, phases=NO_SHRINKING)
+@settings(max_examples=examples(5), deadline=None, phases=NO_SHRINKING)
 @given(st.integers(0, 10_000))
 def test_whatever_happens_datadog_logs_are_there_once(seed: int) -> None:
     """Kills with state that is old, a landing zone that refuses, server errors, torn answers, limits, late records."""
