@@ -43,8 +43,9 @@ tests: $(STAMP)
 	@.ci/system-packages
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak'
 
-soak: $(STAMP) ## long fault runs: a hundred kills and more
-	$(BIN)/python -m pytest -m soak --timeout 3600
+soak: $(STAMP) ## long fault runs: a hundred kills, an hour of everything, all examples of property tests
+	$(BIN)/python -m pytest -m soak --timeout 7200
+	EXAMPLES=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not soak" tests/unit
 
 bench: $(STAMP) ## speed, each line beside a bare reference; JSON in out/bench.json (QUICK=1 for a short run)
 	$(BIN)/python tests/benchmarks/run.py $(if $(QUICK),--quick) $(TOPICS)
