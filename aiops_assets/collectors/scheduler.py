@@ -426,7 +426,10 @@ def make_poller(
     state: Mapping[str, Any] | None = None,
     window: Window | None = None,
 ) -> Poller:
-    """The poller of something that aiops.yaml declares; ``engine`` is called for SNMP only."""
+    """The poller of something that aiops.yaml declares; ``engine`` is called for SNMP only.
+
+    The module of each kind is imported only where something of it is declared.
+    """
     if isinstance(made_from, HostCollection):
         return HostPoller(interval=made_from.interval, processes=made_from.processes, name=host_name, state=state)
     if isinstance(made_from, Device) and made_from.kind == "snmp":
@@ -435,11 +438,6 @@ def make_poller(
         from aiops_assets.collectors.discovery import DiscoveryPoller
 
         return DiscoveryPoller(made_from, engine(), profiles, state, window)
-    return _other_poller(made_from, state)
-
-
-def _other_poller(made_from: Declared, state: Mapping[str, Any] | None) -> Poller:
-    """A poller whose module is imported only where something of its kind is declared."""
     if isinstance(made_from, Pull):
         from aiops_assets.collectors.pull import poller_of
 
@@ -452,11 +450,9 @@ def _other_poller(made_from: Declared, state: Mapping[str, Any] | None) -> Polle
         from aiops_assets.collectors.folders import FolderPoller
 
         return FolderPoller(made_from, state)
-    if isinstance(made_from, Device):
-        from aiops_assets.collectors.redfish.poll import RedfishPoller
+    from aiops_assets.collectors.redfish.poll import RedfishPoller
 
-        return RedfishPoller(made_from, state)
-    raise NotImplementedError(type(made_from).__name__)
+    return RedfishPoller(made_from, state)
 
 
 def _state_key(key: tuple[str, str]) -> str:

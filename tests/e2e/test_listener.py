@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from aiops_assets.formats import parse
 from aiops_assets.formats.batch import Parsed
 from aiops_assets.landing.reader import read_segment
 from aiops_assets.landing.segment import Delivery
+from tests.stack import wait_until
 
 FIRST_PORT, LAST_PORT = 21400, 21599
 LOGGER, RSYSLOG = shutil.which("logger"), shutil.which("rsyslogd") or shutil.which("/usr/sbin/rsyslogd")
@@ -54,15 +54,6 @@ def free_port() -> int:
 
 
 _USED: set[int] = set()
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 class Listener:

@@ -31,7 +31,7 @@ from aiops_assets.landing.segment import Delivery
 from tests.redfish_service import PASSWORD, USER, Certificate, RedfishService, certificate, entry
 from tests.stack import free_port, wait_until
 
-RACK = Path("/work/shared/data/devices/redfish/public-rackmount1")
+RACK = Path(os.environ.get("AIOPS_REAL_DATA", "../shared/data")) / "devices" / "redfish" / "public-rackmount1"
 SEL = "Systems/1/LogServices/SEL/Entries"
 needs_sushy = pytest.mark.skipif(
     importlib.util.find_spec("sushy_tools") is None, reason="sushy-tools is not installed (pip install sushy-tools)"

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import orjson
@@ -17,18 +16,10 @@ import polars as pl
 from aiops_assets.formats import parse
 from aiops_assets.landing.reader import read_segment
 from aiops_assets.landing.segment import Delivery
+from tests.stack import wait_until
 
 KILLS = 3
 LINES_A_TURN = 40
-
-
-def wait_until(condition, seconds: float, what: str) -> None:  # type: ignore[no-untyped-def]
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 def collector(home: Path) -> subprocess.Popen[bytes]:

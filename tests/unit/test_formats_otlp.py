@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from aiops_assets.formats.otlp_metrics import distinguishing, exponential_quanti
 from aiops_assets.landing.segment import Delivery
 from tests.examples import examples
 
-CAPTURES = Path("/work/shared/data/captures")
+CAPTURES = Path(os.environ.get("AIOPS_REAL_DATA", "../shared/data")) / "captures"
 NOW = 1_760_000_000_123_456
 T = 1_750_000_000 * 10**9
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
