@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from aiops_assets.lake.tables import Lake
@@ -17,7 +18,7 @@ from tests.corpus import SEEDS, mutated
 from tests.gateway_process import served
 from tests.home import home
 
-PER_FORMAT, PER_FORMAT_SOAK = 40, 1_000
+PER_FORMAT, PER_FORMAT_SOAK = 40, 10_000
 TABLES = ("metric_points", "log_events", "error_events", "spans", "tickets", "changes", "alerts")
 
 
@@ -33,15 +34,19 @@ def test_many_damaged_payloads_are_stored_or_quarantined_and_nothing_fails(tmp_p
 def _fuzz(settings: Settings, per_format: int) -> None:
     answers: Counter[int] = Counter()
     acknowledged: set[str] = set()
-    with served(settings) as (url, key), httpx.Client(base_url=url, timeout=20) as client:
+    with served(settings) as (url, key):
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=20)
         for name in sorted(SEEDS):
             for payload in mutated(name, per_format, seed=3):
                 headers = {"authorization": f"Bearer {key}", "content-type": payload.content_type}
                 headers |= {k: v for k, v in payload.headers.items() if k.startswith(("ce-", "content-"))}
-                answer = client.post(f"/webhooks/{name}", content=payload.body, headers=headers)
-                answers[answer.status_code] += 1
-                if answer.status_code < 300:
-                    acknowledged.add(answer.headers["x-delivery-id"])
+                connection.request("POST", f"/webhooks/{name}", payload.body, headers)
+                answer = connection.getresponse()
+                answer.read()
+                answers[answer.status] += 1
+                if answer.status < 300:
+                    acknowledged.add(str(answer.headers["x-delivery-id"]))
+        connection.close()
     assert max(answers) < 500, answers
     assert len(acknowledged) >= 0.99 * sum(answers.values()), "poison is accepted, so that nobody repeats it for ever"
     pipeline = Pipeline(settings)

@@ -405,6 +405,7 @@ def test_readings_and_log_entries_reach_the_landing_zone_once_across_restarts(
             with collector(home, mine) as process:
                 wait_until(lambda: "while nobody looked 3" in events(home), 60, "the entry in between is stored")
                 wait_until(lambda: b'"last_id":3' in state.read_bytes(), 60, "the mark is saved")
+                wait_until(lambda p=process: status(home)["pid"] == p.pid, 60, "this collector is at work")
                 if not kill:
                     process.terminate()
                     process.wait(30)
