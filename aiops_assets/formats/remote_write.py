@@ -401,8 +401,9 @@ class _Piece:
             only = messages()["TimeSeries"](labels=series.labels, histograms=series.histograms)
             content = wire.framed(_SERIES, only.SerializeToString())
             self.reader.rejects.add(index, self._offset(place), reason, content)
-        # Labels alone say nothing: what should have been samples may be damaged. Exemplars are left out.
-        if series.samples or series.histograms or series.exemplars:
+        # Labels alone say nothing: what should have been samples may be damaged. Exemplars are left out, and a request
+        # with nothing else is kept whole.
+        if series.samples or series.histograms:
             self.reader.productive.add(index)
         found = [(place, code, start, sample.timestamp, sample.value) for sample in series.samples]
         bad = [entry for entry in found if not MIN_MICROS // 1000 <= entry[3] <= MAX_MICROS // 1000]
