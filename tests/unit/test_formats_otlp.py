@@ -169,7 +169,16 @@ def requests(draw: st.DrawFn) -> MetricsRequest:
 @given(st.lists(requests(), min_size=1, max_size=3))
 def test_numbers_that_the_library_encodes_come_out_equal(found: list[MetricsRequest]) -> None:
     parsed = parse("otlp_metrics", [delivery(request.SerializeToString()) for request in found])
-    assert rows(parsed) == [row for of, request in enumerate(found) for row in numbers_by_the_library(request, of)]
+    expected = [row for of, request in enumerate(found) for row in numbers_by_the_library(request, of)]
+    told: dict[Any, set[Any]] = {}
+    for row in expected:
+        told.setdefault(row[1:4], set()).add(row[4])
+
+    def without_disputed_kinds(listed: list[Any]) -> list[Any]:
+        """One series that is told to be of two kinds is of either."""
+        return [(*row[:4], "either", *row[5:]) if len(told.get(row[1:4], ())) > 1 else row for row in listed]
+
+    assert without_disputed_kinds(rows(parsed)) == without_disputed_kinds(expected)
     assert {reject.reason for reject in parsed.rejects} <= {"empty"}
 
 
