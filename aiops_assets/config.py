@@ -564,6 +564,7 @@ class Retention(_Model):
     tickets: Kept = None
     documents: Kept = None
     incidents: Kept = None
+    llm_calls: Kept = 400 * _DAY
 
     @model_validator(mode="after")
     def _what_explains_stays_longer(self) -> Retention:
@@ -583,6 +584,26 @@ class Retention(_Model):
 
 class Collect(_Model):
     host: HostCollection = HostCollection()
+
+
+class Llm(_Model):
+    """The language model that is asked; without one, the deterministic offline provider answers."""
+
+    provider: Literal["offline", "openai", "azure", "ollama", "compatible"] = "offline"
+    model: str = Field("", description="model, or with azure the deployment; not needed offline")
+    base_url: str | None = Field(None, description="address of ollama or of a compatible server; Azure endpoint")
+    api_key: SecretStr | None = Field(
+        None, description="'${NAME}' reads a variable; azure without one uses the identity"
+    )
+
+
+class Golden(_Model):
+    """The synthetic incident data set that candidates are made of, and what it is compared with."""
+
+    config: Path | None = Field(None, description="the generator's configuration; default: the shipped one")
+    count: int = Field(10_000, ge=1, le=1_000_000, description="incidents in a candidate")
+    seed: int = Field(1, ge=0, description="another seed gives another data set of the same kind")
+    reference: Path | None = Field(None, description="real incidents (CSV, Parquet) to be compared with")
 
 
 class Config(_Model):
@@ -606,6 +627,8 @@ class Config(_Model):
     maintenance: tuple[Window, ...] = ()
     grouping: Grouping = Grouping()
     retention: Retention = Retention()
+    llm: Llm = Llm()
+    golden: Golden = Golden()
     priority: Mapping[str, Annotated[int, Field(ge=1, le=5)]] = Field(
         default_factory=lambda: dict(DEFAULT_PRIORITY), description="'impact/urgency' → priority, nine entries"
     )

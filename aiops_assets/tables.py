@@ -472,6 +472,122 @@ DOCUMENTS = Table(
     ),
 )
 
+LLM_CALLS = Table(
+    "llm_calls",
+    "Every question to a language model: purpose, model, tokens, latency, cost and how it went.",
+    key=("call_id",),
+    partition="day",
+    sort=("ts", "call_id"),
+    columns=(
+        Column("call_id", pl.String(), "ULID of the call"),
+        Column("ts", TIMESTAMP, "when the call began"),
+        Column("purpose", pl.String(), "what it was for, for example golden-incident"),
+        Column("provider", pl.String(), "offline, openai, azure, ollama or compatible"),
+        Column("model", pl.String(), "model or deployment name; the offline provider's own name and version"),
+        Column("outcome", pl.String(), "answered, repaired, invalid, refused, failed, timed_out or degraded"),
+        Column("reason", pl.String(), "why it did not go as asked: error, refusal, budget", nullable=True),
+        Column("cache_hit", pl.Boolean(), "whether a stored answer was used and nobody was called"),
+        Column("attempts", pl.Int32(), "requests sent, repetitions and the repair included; 0 for stored answers"),
+        Column("prompt_tokens", pl.Int64(), "tokens of all requests, as the provider counts them", "{token}"),
+        Column("completion_tokens", pl.Int64(), "tokens of all answers", "{token}"),
+        Column("latency_seconds", pl.Float64(), "from the call to its answer, waiting for a slot left out", "s"),
+        Column("waited_seconds", pl.Float64(), "waiting for a free slot", "s"),
+        Column("cost", pl.Float64(), "by the configured prices; 0 where none is configured"),
+        Column("redactions", pl.Int32(), "personal data and secrets replaced before sending"),
+        Column("request_digest", pl.String(), "hash of model, messages, schema and parameters: the cache's key"),
+        Column("run_id", pl.String(), "the Dagster run that asked, if one did", nullable=True),
+    ),
+)
+
+REGISTRY_VERSIONS = Table(
+    "registry_versions",
+    "Every version of everything that is promoted: models, forecasters, data sets. Immutable, named by content.",
+    key=("thing", "version"),
+    sort=("thing", "created_at"),
+    time_column="created_at",
+    columns=(
+        Column("thing", pl.String(), "what is promoted, for example golden_incidents"),
+        Column("kind", pl.String(), "dataset, model or forecaster"),
+        Column("version", pl.String(), "hash of the contents of its files (hex)"),
+        Column("created_at", TIMESTAMP, "when it was first registered"),
+        Column("inputs", pl.String(), "JSON: table versions, config digest, code version, seed, provider"),
+        Column("files", pl.String(), "JSON: path, sha256 and size of each file"),
+        Column("metrics", pl.String(), "JSON: numbers that describe it"),
+        Column("size", pl.Int64(), "bytes of all files", "By"),
+        Column("run_id", pl.String(), "the Dagster run that made it, if one did", nullable=True),
+    ),
+)
+
+REGISTRY_GATES = Table(
+    "registry_gates",
+    "What every gate said about every version, each time it was asked.",
+    key=("thing", "version", "gate", "evaluated_at"),
+    sort=("thing", "version", "evaluated_at"),
+    time_column="evaluated_at",
+    columns=(
+        Column("thing", pl.String(), "what is promoted"),
+        Column("version", pl.String(), "the version that was judged"),
+        Column("gate", pl.String(), "the check"),
+        Column("evaluated_at", TIMESTAMP, "when it was judged"),
+        Column("passed", pl.Boolean(), "whether the version may pass this gate"),
+        Column("blocking", pl.Boolean(), "whether failing it keeps the version from being promoted"),
+        Column("summary", pl.String(), "one sentence: what was found"),
+        Column("advice", pl.String(), "what to do when it failed", nullable=True),
+        Column("numbers", pl.String(), "JSON: measured values and their limits"),
+        Column("details", pl.String(), "JSON: rows that show it, at most 100"),
+        Column("run_id", pl.String(), "the Dagster run that judged, if one did", nullable=True),
+    ),
+)
+
+_NOTE = pl.Struct({"written_at": TIMESTAMP, "author": pl.String(), "note": pl.String()})
+
+GOLDEN_INCIDENTS = Table(
+    "golden_incidents",
+    "Synthetic ITSM incidents, one row each for every version of the data set that was ever promoted.",
+    key=("version", "incident_id"),
+    owner=OPERATIONS,
+    sort=("version", "incident_id"),
+    time_column="opened_at",
+    columns=(
+        Column("version", pl.String(), "the version of the data set (registry_versions.version)"),
+        Column("incident_id", pl.String(), "number of the incident, unique in its data set"),
+        Column("short_description", pl.String(), "what the caller reports, one line"),
+        Column("description", pl.String(), "what the caller tells"),
+        Column("category", pl.String(), "category by the configuration"),
+        Column("subcategory", pl.String(), "subcategory of that category"),
+        Column("priority", pl.Int32(), "1 critical to 5 planning, from impact and urgency"),
+        Column("urgency", pl.Int32(), "1 high to 3 low"),
+        Column("impact", pl.Int32(), "1 high to 3 low"),
+        Column("state", pl.String(), "New, In Progress, On Hold, Resolved or Closed at generation_timestamp"),
+        Column("assigned_to", pl.String(), "technician who has it or solved it", nullable=True),
+        Column("assignment_group", pl.String(), "technician group that has it or solved it", nullable=True),
+        Column("caller_id", pl.String(), "who reported it, a made-up person"),
+        Column("contact_type", pl.String(), "how it was reported"),
+        Column("location", pl.String(), "site of the caller"),
+        Column("opened_at", TIMESTAMP, "when it was opened"),
+        Column("first_response_at", TIMESTAMP, "when a technician first took it up", nullable=True),
+        Column("resolved_at", TIMESTAMP, "when it was last resolved", nullable=True),
+        Column("reopened_at", TIMESTAMP, "when it was last reopened", nullable=True),
+        Column("closed_at", TIMESTAMP, "when it was closed", nullable=True),
+        Column("configuration_item", pl.String(), "the item that is broken", nullable=True),
+        Column("business_service", pl.String(), "the service that suffers"),
+        Column("business_domain", pl.String(), "the part of the business that owns the service"),
+        Column("work_notes", pl.List(_NOTE), "dated entries of their authors, oldest first"),
+        Column("resolution_notes", pl.String(), "what solved it", nullable=True),
+        Column("close_code", pl.String(), "how it was solved", nullable=True),
+        Column("reassignment_count", pl.Int32(), "times that it went to another group"),
+        Column("reopen_count", pl.Int32(), "times that it was reopened"),
+        Column("update_count", pl.Int32(), "times that anybody changed it"),
+        Column("response_due_at", TIMESTAMP, "when a technician has to take it up by the SLA"),
+        Column("resolution_due_at", TIMESTAMP, "when it has to be resolved by the SLA"),
+        Column("made_sla", pl.Boolean(), "whether it was resolved in time, or is not overdue yet"),
+        Column("language", pl.String(), "language of its texts, ISO 639-1"),
+        Column("ai_confidence_score", pl.Float64(), "share of the record's checks that hold, weighted; computed"),
+        Column("generation_timestamp", TIMESTAMP, "the instant at which the record is seen: what is later is null"),
+        Column("model_version", pl.String(), "generator and version, or provider and model"),
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -492,5 +608,9 @@ TABLES: dict[str, Table] = {
         SPANS,
         TICKETS,
         DOCUMENTS,
+        LLM_CALLS,
+        REGISTRY_VERSIONS,
+        REGISTRY_GATES,
+        GOLDEN_INCIDENTS,
     )
 }

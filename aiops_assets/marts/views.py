@@ -47,6 +47,9 @@ def duckdb_type(dtype: pl.DataType) -> str:
     """DuckDB's name of a polars type of the canonical tables."""
     if isinstance(dtype, pl.List):
         return f"{duckdb_type(dtype.inner)}[]"  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        inner = ", ".join(f"{field.name} {duckdb_type(field.dtype)}" for field in dtype.fields)  # type: ignore[arg-type]
+        return f"STRUCT({inner})"
     return _SIMPLE[type(dtype)]
 
 

@@ -7,7 +7,19 @@ queried. A change here needs a migration beside it (``migrations/versions``); a 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 #: SQLite numbers rows by itself only for its own INTEGER type
@@ -211,6 +223,43 @@ class CounterRow(Base):
     value: Mapped[int] = mapped_column(BigInteger)
 
 
+class ChampionMoveRow(Base):
+    """Every move of a champion pointer, in order; rows are only ever added.
+
+    ``sequence`` counts the moves of one thing from 1: of two that move it at once, one finds its number taken.
+    """
+
+    __tablename__ = "champion_moves"
+    __table_args__ = (UniqueConstraint("thing", "sequence"), Index(None, "thing", "at"))
+
+    move_id: Mapped[int] = mapped_column(_RowNumber, primary_key=True, autoincrement=True)
+    thing: Mapped[str] = mapped_column(String(128))
+    sequence: Mapped[int] = mapped_column(Integer)
+    #: what serves from now on; null: nothing does
+    version: Mapped[str | None] = mapped_column(String(64))
+    previous: Mapped[str | None] = mapped_column(String(64))
+    at: Mapped[int] = mapped_column(BigInteger)
+    who: Mapped[str] = mapped_column(Text)
+    #: promoted, overridden, rolled_back, revoked or restored
+    how: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    run_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class LlmSpendRow(Base):
+    """What calls of language models have used on one day (UTC) for one purpose; the budget is held against it."""
+
+    __tablename__ = "llm_spend"
+
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(64), primary_key=True)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
+    #: spent and reserved by calls under way, in millionths of the currency of the prices
+    cost_micros: Mapped[int] = mapped_column(BigInteger)
+
+
 INCIDENTS: Table = Base.metadata.tables["incidents"]
 INCIDENT_ALERTS: Table = Base.metadata.tables["incident_alerts"]
 INCIDENT_EVENTS: Table = Base.metadata.tables["incident_events"]
@@ -220,3 +269,5 @@ SILENCES: Table = Base.metadata.tables["silences"]
 AUDIT: Table = Base.metadata.tables["audit"]
 LEASES: Table = Base.metadata.tables["leases"]
 COUNTERS: Table = Base.metadata.tables["counters"]
+CHAMPION_MOVES: Table = Base.metadata.tables["champion_moves"]
+LLM_SPEND: Table = Base.metadata.tables["llm_spend"]

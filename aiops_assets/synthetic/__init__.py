@@ -1,4 +1,5 @@
-"""Made-up telemetry, marked as such, for people who have none of their own yet.
+"""Made-up data, marked as such: incidents (``golden``), and storms of telemetry with their truth (``storms``).
 
-What belongs here: pure, seeded generators of signals. What does not: sending them anywhere (``cli.try_out``).
+What belongs here: seeded generators, their configuration, and the gate of the data set (``gate``). What does not: the
+mechanism of promotion (``promotion``) and what the platform makes of a storm (``evaluation``).
 """

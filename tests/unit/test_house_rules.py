@@ -19,7 +19,7 @@ PACKAGES = ("aiops_assets", "jobs", "sensors")
 #: rooms by layer; a room imports from its own layer and from those before it
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"hours", "tables", "settings", "config", "partitions"}),
-    frozenset({"formats", "landing", "lake", "llm", "operations"}),
+    frozenset({"privacy", "formats", "landing", "lake", "llm", "operations"}),
     frozenset(
         {
             "telemetry",
@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
         | {"promotion", "collectors"}
     ),
-    frozenset({"live", "sources", "shadow", "replay", "care", "backup"}),
+    frozenset({"live", "sources", "shadow", "replay", "care", "backup", "evaluation"}),
     frozenset({"observability"}),
     frozenset({"gateway"}),
     frozenset({"cli"}),
