@@ -100,6 +100,9 @@ def type_name(dtype: pl.DataType) -> str:
     """The SQL type of a polars dtype, in words that the Dagster UI has icons for."""
     if isinstance(dtype, pl.List):
         return f"array<{type_name(dtype.inner)}>"  # type: ignore[arg-type]
+    if isinstance(dtype, pl.Struct):
+        inner = ", ".join(f"{field.name}: {type_name(field.dtype)}" for field in dtype.fields)  # type: ignore[arg-type]
+        return f"struct<{inner}>"
     names: Mapping[Any, str] = {
         pl.String: "string",
         pl.Int64: "bigint",
