@@ -35,8 +35,8 @@ class GateResult:
     """What one gate says of one version.
 
     ``details`` are rows that show the finding (at most ``MOST_DETAILS`` are kept), ``plot`` is a whole SVG document,
-    ``advice`` says what to do when it failed, ``skipped`` why nothing could be measured (a skipped gate passes only when
-    it is not needed, for example without a reference).
+    ``advice`` says what to do when it failed, ``skipped`` why nothing could be measured (a skipped gate passes only
+    when it is not needed, for example without a reference).
     """
 
     passed: bool
@@ -91,7 +91,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What ``produce`` hands over: files it wrote into its working folder (all of them are taken), inputs and numbers."""
+    """What ``produce`` hands over: inputs and numbers of the files in its working folder, all of which are taken."""
 
     inputs: Inputs
     metrics: Mapping[str, float] = field(default_factory=dict)
