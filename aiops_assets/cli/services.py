@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from aiops_assets.cli.output import clean, console, load
 
 
@@ -51,7 +53,7 @@ def collect() -> None:
     settings = load()
     settings.paths.create()
     configure("collector", None, settings.log_level)
-    run(settings)
+    raise typer.Exit(run(settings))
 
 
 def listen() -> None:
@@ -67,4 +69,4 @@ def listen() -> None:
     settings = load()
     settings.paths.create()
     configure("listener", None, settings.log_level)
-    run(settings)
+    raise typer.Exit(run(settings))

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import ssl
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -30,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from aiops_assets.collectors import process
 from aiops_assets.collectors.document import Fetched
 from aiops_assets.collectors.outbox import Outbox
 from aiops_assets.collectors.scheduler import HOUSEKEEPING_SECONDS, STATUS_FILE, write_json
 from aiops_assets.collectors.streams import MAX_MESSAGE, Framing
 from aiops_assets.config import Config, ConfigError, ConfigFile, Listen, SyslogListener, TrapListener
 from aiops_assets.formats.framing import FRAMING, PEERS, addressed
-from aiops_assets.landing.writer import SegmentWriter, WriterBusy
+from aiops_assets.landing.writer import SegmentWriter
 from aiops_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -641,33 +639,4 @@ def run(settings: Settings) -> int:
 
     Returns the exit code: 0 after a signal, 2 when another listener owns the landing folder.
     """
-    home = settings.paths
-    home.create()
-    try:
-        writer = SegmentWriter(
-            home.landing,
-            WRITER_ID,
-            max_bytes=settings.segment_max_bytes,
-            max_age_seconds=settings.segment_max_age_seconds,
-        )
-    except WriterBusy as error:
-        print(f"aiops listen: {error}", file=sys.stderr)
-        return 2
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await listen(settings, writer, stop)
-
-    gc.collect()
-    gc.freeze()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main())
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
-    return 0
+    return process.run(settings, WRITER_ID, "listen", listen)

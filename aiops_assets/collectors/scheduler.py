@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
-import signal
-import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +23,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from aiops_assets.collectors import process
 from aiops_assets.collectors.document import Fetched, Poll, Poller, document, encode
 from aiops_assets.collectors.host import HostPoller
 from aiops_assets.collectors.outbox import Outbox
@@ -44,7 +42,7 @@ from aiops_assets.config import (
     Pull,
     Tail,
 )
-from aiops_assets.landing.writer import SegmentWriter, WriterBusy
+from aiops_assets.landing.writer import SegmentWriter
 from aiops_assets.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -575,35 +573,5 @@ def run(settings: Settings) -> int:
 
     Returns the exit code: 0 after a signal, 2 when another collector owns the landing folder.
     """
-    home = settings.paths
-    home.create()
-    try:
-        writer = SegmentWriter(
-            home.landing,
-            WRITER_ID,
-            max_bytes=settings.segment_max_bytes,
-            max_age_seconds=settings.segment_max_age_seconds,
-        )
-    except WriterBusy as error:
-        print(f"aiops collect: {error}", file=sys.stderr)
-        return 2
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await collect(settings, writer, stop)
-
     _raise_descriptor_limit()
-    # What was imported stays: full collections need not look at it again and again.
-    gc.collect()
-    gc.freeze()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main())
-    else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
-    return 0
+    return process.run(settings, WRITER_ID, "collect", collect)
