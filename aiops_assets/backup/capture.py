@@ -26,6 +26,7 @@ from aiops_assets.landing.packing import FOLDER as PACKS
 from aiops_assets.landing.packing import packs
 from aiops_assets.landing.reader import look, numbers, read_bytes, writers
 from aiops_assets.landing.segment import OPEN, SEALED, segment_path
+from aiops_assets.promotion.store import FOLDER as VERSIONS
 from aiops_assets.settings import Settings
 from aiops_assets.tables import TABLES
 
@@ -141,6 +142,7 @@ class _Capture:
             self._dagster()
         for table in pinned:
             self._table(table)
+        self._versions()
         return Manifest(
             backup_id=created.strftime("%Y%m%dT%H%M%S") + f"-{created.microsecond // 1000:03d}",
             created_at=created.isoformat(timespec="milliseconds"),
@@ -182,6 +184,17 @@ class _Capture:
         self._tell(table.name, len(table.paths), len(table.paths))
         for name, content in table.log.items():
             self._add(self._store.add_bytes(f"{prefix}/{LOG}/{name}", content), "lake")
+
+    def _versions(self) -> None:
+        """Files of all versions of what is promoted; after the moves and rows that name them, and without what is
+        being made."""
+        root = Path(self._home.lake) / VERSIONS
+        found = [
+            path for path in _files(root) if not any(part.startswith(".") for part in path.relative_to(root).parts)
+        ]
+        for number, path in enumerate(found):
+            self._tell(VERSIONS, number, len(found))
+            self._file(f"lake/{VERSIONS}/{path.relative_to(root).as_posix()}", path, "lake", immutable=True)
 
     def _positions(self, tables: dict[str, int]) -> dict[str, int]:
         """Segments that the pinned version of the points has."""

@@ -94,6 +94,16 @@ class TableFiles:
 
         fsync_folder(target.parent)
 
+    def put_file(self, path: str, source: Path) -> None:
+        """``put`` of a file that need not fit in memory, into an object store."""
+        with source.open("rb") as file, self._remote().open_output_stream(path) as stream:
+            while chunk := file.read(_CHUNK):
+                stream.write(chunk)
+
+    def names(self, below: str) -> list[str]:
+        """Paths of all files below a folder of the table's, ``""`` for all."""
+        return [path for path, _ in self._list(below)]
+
     def _list(self, below: str) -> Iterator[tuple[str, FileInfo]]:
         if self.local is not None:
             yield from _walk(self.local / below, self.local)
@@ -109,8 +119,35 @@ class TableFiles:
             from deltalake.fs import DeltaStorageHandler
             from pyarrow.fs import PyFileSystem
 
-            self._remote_system = PyFileSystem(DeltaStorageHandler(self.uri, self._options or None))
+            class Storage(DeltaStorageHandler):
+                def open_output_stream(self, path: str, metadata: dict[str, str] | None = None) -> Any:
+                    return _writable(self._handler.open_output_stream(path, metadata))
+
+            self._remote_system = PyFileSystem(Storage(self.uri, self._options or None))
         return self._remote_system
+
+
+def _writable(stream: Any) -> Any:
+    """A stream of delta-rs for pyarrow, which hands over buffers where delta-rs (1.6) takes bytes alone."""
+    import pyarrow as pa
+
+    class Bytes:
+        closed = False
+
+        def write(self, chunk: Any) -> int:
+            content = bytes(chunk)
+            stream.write(content)
+            return len(content)
+
+        def flush(self) -> None:
+            stream.flush()
+
+        def close(self) -> None:
+            if not self.closed:
+                self.closed = True
+                stream.close()
+
+    return pa.PythonFile(Bytes(), mode="w")
 
 
 def path_of(action_path: str) -> str:

@@ -24,8 +24,12 @@ from aiops_assets.landing.packing import DamagedPack, Packed, pack, packs, read_
 from aiops_assets.landing.reader import gaps, writers
 from aiops_assets.live.events import EVENT_TABLES
 from aiops_assets.live.ownership import owned
+from aiops_assets.promotion.store import FOLDER as VERSIONS
+from aiops_assets.promotion.store import VersionStore
+from aiops_assets.promotion.verification import NEXT_STEP
+from aiops_assets.promotion.verification import verify as verify_versions
 from aiops_assets.settings import Settings
-from aiops_assets.tables import CHANGES, ENTITIES, METRIC_POINTS, SERIES, TABLES
+from aiops_assets.tables import CHANGES, ENTITIES, METRIC_POINTS, REGISTRY_VERSIONS, SERIES, TABLES
 
 #: hours that ended this long ago are closed, late rows apart
 OPEN_HOURS = 2
@@ -93,9 +97,16 @@ def expire_rows(settings: Settings, *, dry_run: bool, now: datetime) -> list[Exp
 
 
 def vacuum(settings: Settings, *, dry_run: bool, keep_hours: float, now: datetime) -> list[Tidied]:
-    """Remove files without a use, and old log entries; runs beside the session."""
+    """Remove files without a use, old log entries, and versions that were never finished; runs beside the session."""
     memory = settings.paths.care / "unused"
-    return tidy(Lake(settings.paths.lake), memory, keep_hours=keep_hours, dry_run=dry_run, now=now.timestamp())
+    lake = Lake(settings.paths.lake)
+    done = tidy(lake, memory, keep_hours=keep_hours, dry_run=dry_run, now=now.timestamp())
+    if "://" not in lake.root and (Path(lake.root) / VERSIONS).is_dir():
+        store = VersionStore(Path(lake.root) / VERSIONS)
+        swept = store.sweep(dry_run=dry_run)
+        versions = sum(len(store.versions(thing)) for thing in store.things())
+        done.append(Tidied(VERSIONS, swept.removed, swept.size, 0, versions, swept.waiting))
+    return done
 
 
 def pack_segments(
@@ -123,6 +134,7 @@ def verify_all(settings: Settings, *, full: bool, now: datetime, tell: Tell = _q
     days = load_config(home.config).retention.days
     outcome = verify(lake, memory, full=full, keep_days=days, now=now, tell=tell)
     outcome.findings += _verify_landing(home.landing, memory, full, tell)
+    outcome.findings += _verify_versions(lake, memory, full, tell, outcome)
     if reached and not any(finding.table in _FROM_SEGMENTS for finding in outcome.findings):
         remember_clean(memory, reached)
     return outcome
@@ -173,6 +185,23 @@ def _verify_landing(landing: Path, memory: Path, full: bool, tell: Tell) -> list
     temporary.write_bytes(orjson.dumps(whole))
     temporary.replace(memory / "packs.json")
     return found
+
+
+def _verify_versions(lake: Lake, memory: Path, full: bool, tell: Tell, outcome: Verification) -> list[Finding]:
+    """Versions of what is promoted against their manifests (new ones, or all of them)."""
+    remembered = memory / "versions.json"
+    unreadable = any(finding.table == REGISTRY_VERSIONS.name for finding in outcome.findings)
+    flaws, whole = verify_versions(
+        lake, () if full else _recall_packs(remembered), readable=not unreadable, tell=tell
+    )  # fmt: skip
+    memory.mkdir(parents=True, exist_ok=True)
+    temporary = memory / ".versions.json"
+    temporary.write_bytes(orjson.dumps(dict.fromkeys(whole, 0)))
+    temporary.replace(remembered)
+    return [
+        Finding(REGISTRY_VERSIONS.name, "files_whole", flaw.what, NEXT_STEP, f"{flaw.thing}/{flaw.version[:12]}")
+        for flaw in flaws
+    ]
 
 
 def _recall_packs(path: Path) -> dict[str, int]:

@@ -237,6 +237,7 @@ class ChampionMoveRow(Base):
     sequence: Mapped[int] = mapped_column(Integer)
     #: what serves from now on; null: nothing does
     version: Mapped[str | None] = mapped_column(String(64))
+    #: what served before; of a revocation the version that was revoked
     previous: Mapped[str | None] = mapped_column(String(64))
     at: Mapped[int] = mapped_column(BigInteger)
     who: Mapped[str] = mapped_column(Text)
