@@ -586,6 +586,28 @@ class Collect(_Model):
     host: HostCollection = HostCollection()
 
 
+class LlmBudget(_Model):
+    """What may be used on one day (UTC); what is not named is not limited."""
+
+    cost: float | None = Field(None, ge=0, description="in the currency of the prices")
+    tokens: int | None = Field(None, ge=0, description="of questions and answers together")
+    calls: int | None = Field(None, ge=0, description="requests, repetitions included")
+
+
+class LlmBreaker(_Model):
+    """When a provider that keeps failing is left alone for a while."""
+
+    failures: int = Field(5, ge=1, le=1000, description="failed questions in a row")
+    pause: Duration = Field(60.0, description="how long questions are then answered offline at once")
+
+
+class LlmCache(_Model):
+    """Answers that are kept in the lake, so that the same question is paid for once."""
+
+    enabled: bool = True
+    max_age: Duration = Field(90 * _DAY, description="older answers are asked for again, and pruned")
+
+
 class Llm(_Model):
     """The language model that is asked; without one, the deterministic offline provider answers."""
 
@@ -595,6 +617,41 @@ class Llm(_Model):
     api_key: SecretStr | None = Field(
         None, description="'${NAME}' reads a variable; azure without one uses the identity"
     )
+    api_version: str = Field(
+        "2024-10-21", description="azure: of the API; an address that ends in /openai/v1 needs none"
+    )
+    structured: Literal["json_schema", "tools", "json_object"] = Field(
+        "json_schema", description="how answers are held to a schema; falls back by itself where it is refused"
+    )
+    timeout: Duration = Field(60.0, gt=0, description="of one request")
+    deadline: Duration = Field(180.0, gt=0, description="of a question with all its repetitions")
+    retries: int = Field(
+        4, ge=0, le=20, description="repetitions after 408, 409, 429, 5xx, timeouts and lost connections"
+    )
+    max_retry_after: Duration = Field(60.0, description="longest pause that a server may ask for")
+    concurrency: int = Field(8, ge=1, le=256, description="requests under way at once")
+    prompt_price: float = Field(0.0, ge=0, description="of a million prompt tokens")
+    completion_price: float = Field(0.0, ge=0, description="of a million completion tokens")
+    budget: LlmBudget = LlmBudget()
+    budgets: Mapping[str, LlmBudget] = Field(default_factory=dict, description="purpose → its own part of the budget")
+    breaker: LlmBreaker = LlmBreaker()
+    cache: LlmCache = LlmCache()
+    redact: bool = Field(True, description="personal data and secrets are replaced before anything is sent")
+    people: tuple[str, ...] = Field((), description="full names of people that are never sent")
+
+    @model_validator(mode="after")
+    def _provider_is_complete(self) -> Llm:
+        if self.provider == "offline":
+            return self
+        if not self.model:
+            raise ValueError(f"provider '{self.provider}' needs 'model'")
+        if self.provider in {"azure", "compatible"} and not self.base_url:
+            raise ValueError(f"provider '{self.provider}' needs 'base_url'")
+        if self.provider == "openai" and self.api_key is None:
+            raise ValueError("provider 'openai' needs 'api_key', for example '${OPENAI_API_KEY}'")
+        if self.base_url is not None and urlsplit(self.base_url).scheme not in {"http", "https"}:
+            raise ValueError("'base_url' begins with http:// or https://")
+        return self
 
 
 class Golden(_Model):
@@ -604,6 +661,10 @@ class Golden(_Model):
     count: int = Field(10_000, ge=1, le=1_000_000, description="incidents in a candidate")
     seed: int = Field(1, ge=0, description="another seed gives another data set of the same kind")
     reference: Path | None = Field(None, description="real incidents (CSV, Parquet) to be compared with")
+    reference_columns: Mapping[str, str] = Field(
+        default_factory=dict, description="field → column, where the reference calls a field otherwise"
+    )
+    people: tuple[str, ...] = Field((), description="full names of real people that must not occur in made-up records")
 
 
 class Config(_Model):
@@ -729,8 +790,22 @@ def parse_config(text: str, origin: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        raise ConfigError([_problem(origin, root, item) for item in error.errors(include_url=False)]) from error
+        raise ConfigError(problems_in(text, origin, error, Config)) from error
+
+
+def problems_in(text: str, origin: str, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each mistake in a YAML text that ``model`` refused: file, line, field, what is allowed."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    items = error.errors(include_url=False)
+    # A list whose entries are all wrong counts as empty; the entries' own mistakes say what is meant.
+    deeper = [item["loc"] for item in items]
+    told = [
+        item
+        for item in items
+        if item["type"] != "too_short"
+        or not any(len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"] for loc in deeper)
+    ]
+    return [_problem(origin, root, item, model) for item in told]
 
 
 def _parse(text: str) -> Any:
@@ -760,13 +835,14 @@ def _expand(value: Any, origin: str, problems: list[str]) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
-def _problem(origin: str, root: yaml.Node | None, item: Any) -> str:
-    location: tuple[int | str, ...] = item["loc"]
+def _problem(origin: str, root: yaml.Node | None, item: Any, top: type[BaseModel]) -> str:
+    # A check of several sections may say itself where its mistake stands.
+    location: tuple[int | str, ...] = item["loc"] or getattr(item.get("ctx", {}).get("error"), "location", ())
     field = ".".join(str(part) for part in location) or "file"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         message = "unknown field"
-        allowed = _allowed_fields(location[:-1])
+        allowed = _allowed_fields(location[:-1], top)
         if allowed:
             message += f"; allowed: {', '.join(allowed)}"
     elif item["type"] == "missing":
@@ -793,8 +869,8 @@ def _line(node: yaml.Node | None, location: Sequence[int | str]) -> int:
     return line + 1
 
 
-def _allowed_fields(location: Sequence[int | str]) -> list[str]:
-    model: Any = Config
+def _allowed_fields(location: Sequence[int | str], top: type[BaseModel]) -> list[str]:
+    model: Any = top
     for part in location:
         if isinstance(part, int):
             continue

@@ -484,7 +484,12 @@ LLM_CALLS = Table(
         Column("purpose", pl.String(), "what it was for, for example golden-incident"),
         Column("provider", pl.String(), "offline, openai, azure, ollama or compatible"),
         Column("model", pl.String(), "model or deployment name; the offline provider's own name and version"),
-        Column("outcome", pl.String(), "answered, repaired, invalid, refused, failed, timed_out or degraded"),
+        Column(
+            "outcome",
+            pl.String(),
+            "answered, repaired; or the offline answer was taken: truncated, refused, filtered, not_json, wrong_schema, "
+            "empty, failed, timed_out, degraded (nobody was asked)",
+        ),
         Column("reason", pl.String(), "why it did not go as asked: error, refusal, budget", nullable=True),
         Column("cache_hit", pl.Boolean(), "whether a stored answer was used and nobody was called"),
         Column("attempts", pl.Int32(), "requests sent, repetitions and the repair included; 0 for stored answers"),
@@ -533,7 +538,7 @@ REGISTRY_GATES = Table(
         Column("blocking", pl.Boolean(), "whether failing it keeps the version from being promoted"),
         Column("summary", pl.String(), "one sentence: what was found"),
         Column("advice", pl.String(), "what to do when it failed", nullable=True),
-        Column("numbers", pl.String(), "JSON: measured values and their limits"),
+        Column("numbers", pl.String(), "JSON: measures with limits; skipped; champion and move it was judged against"),
         Column("details", pl.String(), "JSON: rows that show it, at most 100"),
         Column("run_id", pl.String(), "the Dagster run that judged, if one did", nullable=True),
     ),

@@ -116,13 +116,16 @@ def _torn(body: bytes) -> Response:
 
 
 @contextmanager
-def serving(app: object, certificate: Path | None = None) -> Iterator[str]:
-    """An ASGI application on a free port of loopback, in a thread; gives its address."""
-    listener = _listener()
+def serving(
+    app: object, certificate: Path | None = None, ports: range = PORTS, http: str | type = "auto"
+) -> Iterator[str]:
+    """An ASGI application on a free port of loopback, in a thread; gives its address. ``http``: uvicorn's protocol."""
+    listener = _listener(ports)
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_level="critical",
         lifespan="off",
+        http=http,  # type: ignore[arg-type]
         timeout_graceful_shutdown=1,
         ssl_certfile=certificate,
         ssl_keyfile=str(certificate) if certificate else None,
@@ -138,8 +141,8 @@ def serving(app: object, certificate: Path | None = None) -> Iterator[str]:
         listener.close()
 
 
-def _listener() -> socket.socket:
-    for port in PORTS:
+def _listener(ports: range = PORTS) -> socket.socket:
+    for port in ports:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -149,4 +152,4 @@ def _listener() -> socket.socket:
             continue
         listener.listen(64)
         return listener
-    raise OSError(f"no port of {PORTS} is free")
+    raise OSError(f"no port of {ports} is free")
