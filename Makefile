@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint types tests soak bench clean
+.PHONY: help install up demo test lint types tests soak bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,9 @@ $(STAMP): constraints.txt pyproject.toml
 
 up: $(STAMP) ## start the platform on this machine; Ctrl-C ends it
 	@exec $(BIN)/aiops up
+
+demo: $(STAMP) ## a storm with six faults through a platform of its own, to incidents: about three minutes
+	@exec $(BIN)/aiops demo
 
 test: lint types tests ## everything that CI runs: lint, types, unit, definitions, e2e, faults
 

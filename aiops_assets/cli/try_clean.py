@@ -2,7 +2,7 @@
 
 Deleting under a working session would pull its state from under it, so this takes the session's lease first; the next
 session derives the hours concerned again from what is left. Everything to be removed is recognised by the source
-``try`` and the hosts of the story, so running it twice, or after it was cut short, is harmless.
+``try`` and the names of the story, so running it twice, or after it was cut short, is harmless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiops_assets.cli.try_load import SOURCE
-from aiops_assets.synthetic.history import HOSTS
+from aiops_assets.cli.try_story import names_of_try
 
 if TYPE_CHECKING:
     from aiops_assets.lake.tables import TableWriter
@@ -97,6 +97,7 @@ def _tables(home: Home) -> Iterator[str]:
 
     from aiops_assets.detection.receipts import REMOVED
     from aiops_assets.lake.tables import Lake, TableWriter, quote
+    from aiops_assets.live.events import EVENT_TABLES
     from aiops_assets.live.rederive import ask_for
     from aiops_assets.tables import (
         ALERT_DECISIONS,
@@ -111,7 +112,8 @@ def _tables(home: Home) -> Iterator[str]:
     )
 
     lake = Lake(home.lake)
-    hosts = ", ".join(quote(host) for host in HOSTS)
+    names = names_of_try()
+    hosts = ", ".join(quote(name) for name in names)
     source = quote(SOURCE)
     ids = lake.scan("series").filter(pl.col("source") == SOURCE).select("series_id").collect()["series_id"].to_list()
     touched = lake.scan("metric_points", columns=["hour", "source"]).filter(pl.col("source") == SOURCE)
@@ -121,12 +123,13 @@ def _tables(home: Home) -> Iterator[str]:
         yield from _deleted(TableWriter(lake, table), [f"series_id IN ({part})" for part in _parts(ids)])
     for table in (ALERTS, ALERT_DECISIONS):
         yield from _deleted(TableWriter(lake, table), [f"host IN ({hosts})"])
-    yield from _deleted(TableWriter(lake, CHANGES), [f"source = {source}"])
+    for table in (CHANGES, *EVENT_TABLES.values()):
+        yield from _deleted(TableWriter(lake, table), [f"source = {source}"])
     yield from _deleted(TableWriter(lake, ENTITIES), [f"name IN ({hosts})"])
-    snapshots = lake.scan("incidents").filter(pl.col("hosts").list.eval(pl.element().is_in(HOSTS)).list.any())
+    snapshots = lake.scan("incidents").filter(pl.col("hosts").list.eval(pl.element().is_in(names)).list.any())
     incidents = snapshots.select("incident_id").unique().collect()["incident_id"].to_list()
-    names = [", ".join(quote(name) for name in incidents[i : i + 100]) for i in range(0, len(incidents), 100)]
-    yield from _deleted(TableWriter(lake, INCIDENTS), [f"incident_id IN ({part})" for part in names])
+    parts = [", ".join(quote(name) for name in incidents[i : i + 100]) for i in range(0, len(incidents), 100)]
+    yield from _deleted(TableWriter(lake, INCIDENTS), [f"incident_id IN ({part})" for part in parts])
     # Last, because it says which rows of the other tables are meant.
     yield from _deleted(TableWriter(lake, SERIES), [f"source = {source}"])
 
@@ -161,20 +164,21 @@ def _operations(home: Home) -> Iterator[str]:
     if not check_database(home.operations_url).ok:
         return
     engine = connect(home.operations_url)
+    names = names_of_try()
     try:
         with changing(engine) as transaction:
             connection = transaction.connection
             alerts = INCIDENT_ALERTS.c
-            ours = select(alerts.incident_id).where(alerts.host.in_(HOSTS), alerts.incident_id.is_not(None))
-            others = select(alerts.incident_id).where(alerts.host.not_in(HOSTS), alerts.incident_id.is_not(None))
+            ours = select(alerts.incident_id).where(alerts.host.in_(names), alerts.incident_id.is_not(None))
+            others = select(alerts.incident_id).where(alerts.host.not_in(names), alerts.incident_id.is_not(None))
             ids: list[str] = list(
                 connection.execute(ours.distinct().where(alerts.incident_id.not_in(others))).scalars()
             )
             for table in (INCIDENT_EVENTS, INCIDENT_PAGES):
                 connection.execute(delete(table).where(table.c.incident_id.in_(ids)))
-            theirs = select(alerts.alert_id).where(alerts.host.in_(HOSTS))
+            theirs = select(alerts.alert_id).where(alerts.host.in_(names))
             connection.execute(delete(ALERT_AMENDMENTS).where(ALERT_AMENDMENTS.c.alert_id.in_(theirs)))
-            removed = connection.execute(delete(INCIDENT_ALERTS).where(alerts.host.in_(HOSTS))).rowcount
+            removed = connection.execute(delete(INCIDENT_ALERTS).where(alerts.host.in_(names))).rowcount
             connection.execute(delete(INCIDENTS).where(INCIDENTS.c.incident_id.in_(ids)))
             silences = connection.execute(delete(SILENCES).where(SILENCES.c.reason == SILENCE_REASON)).rowcount
             if ids or removed or silences:

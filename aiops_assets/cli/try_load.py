@@ -1,7 +1,7 @@
 """What ``aiops try`` sends: each delivery repeated until the gateway has acknowledged it, and a ledger of both.
 
 What belongs here: sending under failure, killing processes of the platform on purpose, counting what came through.
-The story itself is in ``try_out``, the signals are in ``synthetic``.
+The story is in ``try_story``, what people read in ``try_out``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 import orjson
@@ -19,11 +20,16 @@ from ulid import ULID
 
 from aiops_assets.cli import processes
 from aiops_assets.cli.supervisor import running
+from aiops_assets.cli.try_story import points_in
 from aiops_assets.live.lease import live_lease
 from aiops_assets.settings import Settings
-from aiops_assets.synthetic.history import MARK, SECOND_WEB
+
+if TYPE_CHECKING:
+    from aiops_assets.synthetic.storms.engine import Emission
 
 SOURCE = "try"
+#: of the steady load that is counted
+_LEDGER_HOST, _MARK = "try-web-2", {"synthetic": "true"}
 LEDGER_METRIC = "aiops.try.ledger"
 _TIMEOUT_SECONDS = 5.0
 _RETRY_SECONDS = 0.1
@@ -31,12 +37,31 @@ _RETRY_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A delivery to be made: format, body and the points in it."""
+    """A delivery to be made: format, body and the points in it; with ``emission`` as its own sender would post it."""
 
     format_name: str
     body: bytes
     points: int
     key: str = field(default_factory=lambda: str(ULID()))
+    emission: Emission | None = None
+
+    @classmethod
+    def of(cls, emission: Emission) -> Outgoing:
+        """A delivery of a story."""
+        return cls(emission.format, emission.body, points_in(emission), emission.key, emission)
+
+    def request(self, key: str) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
+        """(path, query, headers) with which it is posted."""
+        if self.emission is not None:
+            from aiops_assets.synthetic.storms.delivery import request_of
+
+            return request_of(self.emission, key, history=False)
+        headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": self.key,
+        }
+        return f"/webhooks/{self.format_name}", {"source": SOURCE}, headers
 
 
 class Sender:
@@ -82,16 +107,8 @@ class Sender:
     def _post(self, client: httpx.Client, outgoing: Outgoing) -> bool:
         self.requests += 1
         try:
-            answer = client.post(
-                f"{self._url}/webhooks/{outgoing.format_name}",
-                params={"source": SOURCE},
-                content=outgoing.body,
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Content-Type": "application/json",
-                    "Idempotency-Key": outgoing.key,
-                },
-            )
+            path, params, headers = outgoing.request(self._key)
+            answer = client.post(f"{self._url}{path}", params=params, content=outgoing.body, headers=headers)
         except httpx.HTTPError:
             return False
         if answer.is_success:
@@ -124,10 +141,10 @@ class Ledger:
         while not self._stop.wait(self._pause):
             now = time.time_ns() // 1000
             points = [
-                {"metric": LEDGER_METRIC, "value": 1.0, "kind": "gauge", "labels": {"n": f"{n:02d}", **MARK}}
+                {"metric": LEDGER_METRIC, "value": 1.0, "kind": "gauge", "labels": {"n": f"{n:02d}", **_MARK}}
                 for n in range(self._series)
             ]
-            body = orjson.dumps({"host": SECOND_WEB, "ts": now, "points": points})
+            body = orjson.dumps({"host": _LEDGER_HOST, "ts": now, "points": points})
             self._sender.send(Outgoing("collected", body, len(points)))
             self.points += len(points)
 

@@ -1,25 +1,21 @@
 """``aiops try``: an incident within a minute, on made-up hosts, through the real platform.
 
-What belongs here: the order of events and what the person reads. Signals are in ``synthetic``, sending and killing in
+What belongs here: the order of events and what the person reads. The story is in ``try_story``, sending and killing in
 ``try_load``, the removal of every trace in ``try_clean``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aiops_assets.cli.output import clean, console, duration, fail, load, severity
+from aiops_assets.cli.own_platform import running_platform, stay_until_interrupted, until
+from aiops_assets.cli.try_story import Story
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,13 +24,15 @@ if TYPE_CHECKING:
     from aiops_assets.incidents.store import IncidentStore
     from aiops_assets.settings import Settings
 
-_START_SECONDS = 120.0
 _SESSION_SECONDS = 120.0
 _STORED_SECONDS = 180.0
 #: how long the story goes on at most, and how long it must go on at least (seconds at speed 1)
 _LONGEST, _SHORTEST = 120.0, 57.0
 _KILL_SECONDS = 60.0
+#: the session may take so long for the statistics of the history before the story begins in any case
+_LEARNT_SECONDS = 120.0
 _SECOND = 1_000_000
+_HOUR, _DAY = 3_600 * _SECOND, 86_400 * _SECOND
 SILENCE_REASON = "aiops try has ended: its synthetic hosts send no more"
 
 
@@ -68,71 +66,11 @@ def try_(
         for line in remove_traces(settings):
             out.print(clean(line))
         return
-    with _platform(settings, out) as started_here:
+    with running_platform(settings, out, "this try") as started_here:
         outcome = _Try(settings, out, speed, kill=kill).run(days)
         if started_here and (stay if stay is not None else out.is_terminal):
-            out.print("\nThe platform stays up for you to look around; Ctrl-C ends it.")
-            with contextlib.suppress(KeyboardInterrupt):
-                threading.Event().wait()
+            stay_until_interrupted(out)
     raise typer.Exit(0 if outcome else 1)
-
-
-@contextlib.contextmanager
-def _platform(settings: Settings, out: Console) -> Iterator[bool]:
-    """A running platform: the one that is there, or one of our own that ends with us. Yields whether it is ours."""
-    from aiops_assets.cli import processes
-    from aiops_assets.cli.supervisor import running
-    from aiops_assets.cli.up import COMPONENTS, check_ports, prepare, program
-
-    home = settings.paths
-    if (state := running(home.root)) is not None:
-        if not {"gateway", "code-live", "dagster-daemon"} <= set(state.children):
-            fail(f"the platform runs without gateway or Dagster; start all of it: {program()} up")
-        _until(lambda: _ready(settings), _START_SECONDS, "the platform is not ready")
-        yield False
-        return
-    prepare(settings)
-    check_ports(settings, COMPONENTS)
-    out.print("The platform is not running; starting it for this try …")
-    log = home.logs / "try-up.log"
-    with log.open("ab") as file:
-        wrapper = [sys.executable, "-I", "-S", processes.__file__, "exec", str(os.getpid())]
-        process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "aiops_assets.cli", "up"],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        begun = time.monotonic()
-        trouble = f"the platform did not start, see {log}"
-        _until(lambda: process.poll() is not None or _ready(settings), _START_SECONDS, trouble)
-        if process.poll() is not None:
-            fail(trouble)
-        out.print(f"  ready after {duration(time.monotonic() - begun)}")
-        yield True
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-
-
-def _ready(settings: Settings) -> bool:
-    from aiops_assets.cli.supervisor import running
-
-    state = running(settings.paths.root)
-    needed = ("gateway", "code-live", "dagster-daemon")
-    return state is not None and all(name in state.children and state.children[name].ready for name in needed)
-
-
-def _until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-    """Look until a condition holds; fail with ``otherwise`` when it does not in time."""
-    deadline, tick = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        if time.monotonic() >= deadline:
-            fail(otherwise)
-        tick.wait(0.1)
 
 
 @dataclass(slots=True)
@@ -150,6 +88,7 @@ class _Try:
         from aiops_assets.cli.up import gateway_url
 
         self._settings, self._out, self._speed, self._kill = settings, out, speed, kill
+        self._story = Story(speed)
         self._url = gateway_url(settings)
         self._seen = _Seen()
         self._began = 0
@@ -181,59 +120,81 @@ class _Try:
         self._out.print(f"  [dim]{(time.time_ns() // 1000 - self._began) / _SECOND:5.1f} s[/]  {text}")
 
     def _write_history(self, days: float) -> None:
-        from aiops_assets.cli.ingest import free_writer, land
+        from aiops_assets.cli.ingest import free_writer
         from aiops_assets.cli.try_load import SOURCE
-        from aiops_assets.live.progress import read_progress
-        from aiops_assets.synthetic.history import HOSTS, history_documents, history_points
+        from aiops_assets.live.progress import SourceProgress, read_progress
+        from aiops_assets.synthetic.storms.delivery import Landing
 
         home = self._settings.paths
-        points, hosts = history_points(days), ", ".join(HOSTS)
-        self._out.print(f"[bold]History[/]: {points:,} points, {days:g} days of {hosts} (synthetic=true, source try)")
+        now = time.time_ns() // 1000
+        before = read_progress(home.live)
+        known = before.sources.get(SOURCE, SourceProgress()).last_event_at
+        begin = self._story.begin_of_past(now, days, known)
+        hosts = ", ".join(self._story.hosts)
+        if begin >= now:
+            self._out.print(f"[bold]History[/]: of {hosts} is there already")
+            return
         begun = time.monotonic()
         with free_writer(self._settings) as writer:
-            land(history_documents(time.time_ns() // 1000, days=days), writer, SOURCE, "collected", history=True)
-            writer.seal()
+            landing = Landing(writer)
+            for emission in self._story.past(now, days, begin):
+                landing.send(emission)
+            landing.flush()
             name, seq = writer.writer_id, writer.last_sealed
+        span = f"{(now - begin) / _DAY:.3g} days"
+        self._out.print(
+            f"[bold]History[/]: {landing.delivered.points:,} points, {span} of {hosts} (synthetic=true, source try)"
+        )
         landed = time.monotonic()
         self._out.print(f"  durable in the landing zone after {duration(landed - begun)}")
-        _until(
+        until(
             lambda: read_progress(home.live).taken.get(name, 0) >= seq,
             _SESSION_SECONDS,
             f"no live session took it within {duration(_SESSION_SECONDS)}; see {home.logs / 'dagster-daemon.log'} and: "
             "aiops doctor",
         )
         self._out.print(f"  in the tables {duration(time.monotonic() - landed)} later")
+        # A platform that has closed hours before takes older ones when it has time for them.
+        if not before.hours_closed:
+            self._wait_until_learnt((now - begin) // _HOUR - 1)
+
+    def _wait_until_learnt(self, hours: int) -> None:
+        """Let the session close the hours of the history, so that the story is not held up by them."""
+        from aiops_assets.live.progress import read_progress
+
+        begun, tick = time.monotonic(), threading.Event()
+        while time.monotonic() - begun < _LEARNT_SECONDS:
+            if read_progress(self._settings.paths.live).hours_closed >= hours:
+                self._out.print(f"  {hours} hours learnt from {duration(time.monotonic() - begun)} later")
+                return
+            tick.wait(0.1)
 
     def _play(self, store: IncidentStore, sender: Sender) -> None:
-        import orjson
-
         from aiops_assets.cli.try_load import Killer, Ledger, Outgoing
-        from aiops_assets.synthetic.history import DATABASE, DEPLOY_AT, DISK_FULL_AT, WEB, deploy, story_document
 
-        self._out.print(f"[bold]Story[/]: {WEB} gets a bad release, which fills the disk of {DATABASE}")
+        now = time.time_ns() // 1000
+        self._began = now - now % _SECOND
+        told = self._story.begun(self._began)
+        self._out.print(f"[bold]Story[/]: {told.web} gets a bad release, which fills the disk of {told.database}")
         sender.start()
         killer = Killer(self._settings) if self._kill else None
         ledger = Ledger(sender) if self._kill else None
-        self._began = time.time_ns() // 1000
         if ledger is not None:
             ledger.start()
         deployed = full = False
-        next_second, tick = self._began, threading.Event()
+        tick = threading.Event()
         try:
             while True:
                 now = time.time_ns() // 1000
                 elapsed = (now - self._began) / _SECOND
-                if now >= next_second:
-                    body, points = story_document(self._began, now, speed=self._speed)
-                    sender.send(Outgoing("collected", body, points))
-                    next_second += _SECOND
-                if not deployed and elapsed * self._speed >= DEPLOY_AT:
+                for emission in told.due(now):
+                    sender.send(Outgoing.of(emission))
+                if not deployed and now >= told.deployed_at:
                     deployed = True
-                    sender.send(Outgoing("generic", orjson.dumps(deploy(now)), 0))
-                    self._say(f"[cyan]change[/]    {WEB}: {deploy(now)['title']}")
-                if not full and elapsed * self._speed >= DISK_FULL_AT:
+                    self._say(f"[cyan]change[/]    {told.web}: {told.change}")
+                if not full and now >= told.full_at:
                     full = True
-                    self._say(f"[cyan]meanwhile[/] the data disk of {DATABASE} is full")
+                    self._say(f"[cyan]meanwhile[/] the data disk of {told.database} is full")
                 self._tell_kill(killer)
                 self._tell_news(store)
                 if sender.refusal is not None:
@@ -248,12 +209,10 @@ class _Try:
                 self._out.print(f"[red]not everything was acknowledged[/] {clean(sender.refusal or '')}")
 
     def _over(self, elapsed: float) -> bool:
-        from aiops_assets.synthetic.history import HOSTS
-
         shortest = (_KILL_SECONDS if self._kill else _SHORTEST) / self._speed
         if elapsed < shortest:
             return False
-        hosts = len(HOSTS)
+        hosts = len(self._story.hosts)
         found = any(state != "resolved" for state, _, _ in self._seen.incidents.values())
         return (found and elapsed >= shortest + hosts) or elapsed >= _LONGEST / min(1.0, self._speed)
 

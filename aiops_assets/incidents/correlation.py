@@ -367,27 +367,34 @@ def assess(members: Sequence[Alert], *, topology: Topology, changes: ChangeIndex
     ended_at = None if any(over is None for over in overs) else max(over for over in overs if over is not None)
     causes = probable_causes(members, topology)
     hosts = tuple(cause.host for cause in causes)
+    # A host with nothing but notices is shown; what is said of the incident does not rest on it.
+    telling = _telling(members)
+    concerned = [host for host in hosts if host in telling]
     return Assessment(
-        title=incident_title(members, hosts),
+        title=incident_title(members, concerned),
         hosts=hosts,
         started_at=started_at,
         last_symptom_at=last_symptom_at,
         ended_at=ended_at,
-        priority=prioritise(members, hosts, topology, config),
+        priority=prioritise(members, concerned, topology, config),
         causes=tuple(causes),
         suspects=tuple(suspects(hosts, started_at, last_symptom_at, changes, topology, config.grouping)),
     )
 
 
 def probable_causes(members: Sequence[Alert], topology: Topology) -> list[Cause]:
-    """The hosts of an incident: what others need first, then whose symptoms began first."""
+    """The hosts of an incident: what others need first, then whose symptoms began first; those with notices alone last.
+
+    Alerts below ``MIN_SEVERITY`` join what runs, so that noise beside an incident cannot lead to where it began.
+    """
     started: dict[str, int] = {}
     for alert in members:
         started[alert.host] = min(alert.starts_at, started.get(alert.host, alert.starts_at))
     first = min(started.values())
-    dependents = {host: [other for other in started if host in topology.upstream(other)] for host in started}
+    telling = _telling(members)
+    dependents = {host: [other for other in telling if host in topology.upstream(other)] for host in started}
     causes = []
-    for host in sorted(started, key=lambda host: (-len(dependents[host]), started[host], host)):
+    for host in sorted(started, key=lambda host: (host not in telling, -len(dependents[host]), started[host], host)):
         parts = []
         if dependents[host]:
             parts.append(f"{listing(dependents[host])} {'needs' if len(dependents[host]) == 1 else 'need'} it")
@@ -395,6 +402,12 @@ def probable_causes(members: Sequence[Alert], topology: Topology) -> list[Cause]
         parts.append("first symptom" if delay == 0 else f"symptoms {duration_text(delay)} after the first")
         causes.append(Cause(host, "; ".join(parts), started[host]))
     return causes
+
+
+def _telling(members: Sequence[Alert]) -> dict[str, None]:
+    """Hosts with an alert that could have opened an incident, in order of the members; all of them when none has."""
+    serious = [alert.host for alert in members if alert.severity_number >= MIN_SEVERITY]
+    return dict.fromkeys(serious or [alert.host for alert in members])
 
 
 def prioritise(members: Sequence[Alert], hosts: Sequence[str], topology: Topology, config: Config) -> Priority:

@@ -36,6 +36,7 @@ INCIDENTS_SCHEMA: dict[str, pl.DataType] = {
     "hosts": pl.List(pl.String()),
     "alert_ids": pl.List(pl.String()),
     "withdrawn": pl.Boolean(),
+    "suspects": pl.List(pl.String()),
 }
 PAGES_SCHEMA: dict[str, pl.DataType] = {
     "incident_id": pl.String(),
@@ -64,9 +65,10 @@ def incidents_of(
             decision.
 
     Returns:
-        ``INCIDENTS_SCHEMA``, by start (``resolved_at`` is null while one runs; ``withdrawn``: all its alerts were), and
-        ``PAGES_SCHEMA``, by instant (``paging`` says when somebody is paged). Incidents that another one took over are
-        left out; pages for them are not.
+        ``INCIDENTS_SCHEMA``, by start (``resolved_at`` is null while one runs; ``withdrawn``: all its alerts were;
+        ``hosts`` in the order in which to look at them, ``suspects`` the titles of changes that came before, likewise),
+        and ``PAGES_SCHEMA``, by instant (``paging`` says when somebody is paged). Incidents that another one took over
+        are left out; pages for them are not.
     """
     topology = Topology.of(config, entities)
     known_changes = changes_of(changes, -_FOR_EVER, _FOR_EVER) if changes.height else []
@@ -250,6 +252,7 @@ class MemoryRecords:
                 "hosts": row["assessment"].get("hosts", []),
                 "alert_ids": self._alert_ids(row["incident_id"]),
                 "withdrawn": "withdrawn_because" in row["assessment"],
+                "suspects": [entry["title"] for entry in row["assessment"].get("suspects", []) if entry["before"]],
             }
             for row in kept
         ]

@@ -57,13 +57,15 @@ def test_clean_removes_every_trace_and_nothing_else(stack: Stack) -> None:
     lake = Lake(stack.home / "lake")
     hosts_before = set(lake.read("series")["host"]) - HOSTS
     assert set(lake.read("series")["host"]) >= HOSTS
+    assert "try" in set(lake.read("log_events")["source"])
     done = aiops(stack, "try", "--clean")
     assert done.returncode == 0, done.stderr
     assert "metric_points: " in done.stdout
-    for table in ("metric_points", "series", "changes", "alerts", "anomalies", "entities"):
+    told = ("metric_points", "series", "changes", "alerts", "anomalies", "entities", "log_events", "error_events")
+    for table in told:
         frame = lake.read(table)
         for column in {"source", "host", "name"} & set(frame.columns):
-            assert not frame.filter(pl.col(column).is_in([*HOSTS, "try"])).height, (table, column)
+            assert not frame.filter(pl.col(column).is_in([*HOSTS, "try-shop", "try"])).height, (table, column)
     known = set(lake.read("series")["series_id"])
     assert set(lake.read("baselines")["series_id"]) <= known
     assert set(lake.read("metric_points")["series_id"]) <= known

@@ -18,6 +18,7 @@ from aiops_assets.incidents.correlation import (
     Board,
     Change,
     ChangeIndex,
+    assess,
     duration_text,
     incident_title,
     listing,
@@ -114,6 +115,19 @@ def test_causes_put_first_what_others_need_then_what_began_first() -> None:
     found = probable_causes(members, world)
     assert [cause.host for cause in found] == ["db", "web", "lonely"]
     assert found[0].text == "web needs it; symptoms 2 min after the first"
+
+
+def test_a_host_with_nothing_but_notices_is_shown_and_decides_nothing() -> None:
+    world = graph(web="db", api="db")
+    serious = made("1", "web", T0 + MINUTE, severity_number=13, title="errors on web")
+    noise = [made(str(n), host, T0, severity_number=9) for n, host in enumerate(("db", "api", "x", "y", "z"), 2)]
+    said = assess([*noise, serious], topology=world, changes=NOTHING, config=Config())
+    assert said.hosts[0] == "web"
+    assert set(said.hosts) == {"web", "db", "api", "x", "y", "z"}
+    assert said.title == "errors on web"
+    assert said.priority.impact == 2
+    only = assess(noise, topology=world, changes=NOTHING, config=Config())
+    assert only.hosts[0] == "db"
 
 
 def test_impact_rises_with_the_number_of_hosts() -> None:
