@@ -487,8 +487,8 @@ LLM_CALLS = Table(
         Column(
             "outcome",
             pl.String(),
-            "answered, repaired; or the offline answer was taken: truncated, refused, filtered, not_json, wrong_schema, "
-            "empty, failed, timed_out, degraded (nobody was asked)",
+            "answered, repaired; or the offline answer was taken: truncated, refused, filtered, not_json, "
+            "wrong_schema, empty, failed, timed_out, degraded (nobody was asked)",
         ),
         Column("reason", pl.String(), "why it did not go as asked: error, refusal, budget", nullable=True),
         Column("cache_hit", pl.Boolean(), "whether a stored answer was used and nobody was called"),
