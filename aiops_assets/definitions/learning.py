@@ -1,7 +1,7 @@
 """The learning code location: what runs on schedules beside the live plane, and may import what it likes in functions.
 
-What belongs here: snapshots, housekeeping, marts, replays, and later training and forecasts. What does not: anything
-between a drop and its incident (``definitions.live``).
+What belongs here: snapshots, housekeeping, marts, replays, synthetic data and its gate, evaluations. What does not:
+anything between a drop and its incident (``definitions.live``).
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ import logging
 import dagster as dg
 
 from aiops_assets.care.assets import care_assets
+from aiops_assets.evaluation.assets import evaluation_assets
 from aiops_assets.incidents.assets import SNAPSHOT, snapshot_asset
 from aiops_assets.incidents.checks import snapshot_has_each_incident_once
 from aiops_assets.lake.io_manager import DeltaIOManager
+from aiops_assets.llm.assets import llm_specs
 from aiops_assets.marts.assets import GROUP as MARTS
 from aiops_assets.marts.assets import mart_assets
 from aiops_assets.marts.project import ProjectProblem
+from aiops_assets.promotion.assets import registry_specs
 from aiops_assets.replay.assets import replay_assets
 from aiops_assets.settings import Settings, load_settings
+from aiops_assets.synthetic.assets import GROUP as SYNTHETIC
+from aiops_assets.synthetic.assets import golden_incidents
 from jobs.incidents import snapshot_job, snapshot_schedule
 from jobs.marts import marts_job, marts_schedule
 from jobs.replay import replay_jobs, restate, verification_schedule
+from jobs.synthetic import golden_incidents_job, golden_incidents_schedule, storm_evaluation_job
 from jobs.tags import learning_tags
 from jobs.upkeep import event_log_prune, lake_upkeep_job, upkeep_schedules
 from sensors.automation import automation_sensor
@@ -41,7 +47,7 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
         sensors=[automation_sensor("learning_automation", dg.AssetSelection.assets(SNAPSHOT), 60)],
         resources={"settings": settings, "lake_io": DeltaIOManager(root=settings.paths.lake)},
     )
-    return dg.Definitions.merge(core, _replays(), marts(settings))
+    return dg.Definitions.merge(core, _replays(), _synthetic(), marts(settings))
 
 
 def _replays() -> dg.Definitions:
@@ -51,6 +57,19 @@ def _replays() -> dg.Definitions:
         assets=replay_assets(),
         jobs=[as_recorded, as_now, restate],
         schedules=[verification_schedule(as_recorded)],
+    )
+
+
+def _synthetic() -> dg.Definitions:
+    """Golden incidents behind their gate, what language models were asked, and how well the platform does on storms."""
+    golden = golden_incidents()
+    job = golden_incidents_job()
+    return dg.Definitions(
+        assets=[*golden.assets, *registry_specs([golden]), *llm_specs(), *evaluation_assets()],
+        asset_checks=golden.checks,
+        jobs=[job, storm_evaluation_job()],
+        schedules=[golden_incidents_schedule(job)],
+        sensors=[automation_sensor("promotion_automation", dg.AssetSelection.groups(SYNTHETIC), 60)],
     )
 
 

@@ -297,7 +297,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
         made = frame["made_sla"].fill_null(True).to_numpy().astype(np.int64)
         cuts["duration"] = _cuts(minutes, made, leaf)
         data["duration"], sizes["duration"] = _cut(minutes, cuts["duration"]), len(cuts["duration"]) + 1
-        add("made_sla", made, 2, ("duration", "severity", "assignment_group", "category", "reassignment_count", "span"))
+        add("made_sla", made, 2, ("duration", "assignment_group", "category", "span"), ("severity",))
     add_name("close_code", (*earlier, "made_sla"), nulls=True)
     if "update_count" in told:
         # reassignments and reopenings are updates as well: what is learnt is how many there are beside them

@@ -3,8 +3,8 @@
 What belongs here: the question for an incident, holding the answer against the facts, asking once more, and keeping the
 offline text where that did not help. What does not: the life of incidents (``generate``), the way to a model (``llm``).
 
-The facts never come from the model, so fields agree whatever it writes. Each question carries one incident unless told
-otherwise: an answer that has to be refused then costs one incident, and stories do not mix. A batch that was killed
+The facts never come from the model, so fields agree whatever it writes. A question carries few incidents, each of which
+is judged on its own, so that stories do not mix and a text that is refused costs one incident. A batch that was killed
 goes on where it stood: answers are in the cache of ``llm`` and in the batch's own journal before they are used.
 """
 
@@ -41,6 +41,8 @@ from aiops_assets.synthetic.golden.topics import Topics, learn
 PURPOSE = "golden-incident"
 MOST = 10_000
 MOST_A_QUESTION = 20
+#: two share the rules and the way, and stories still do not mix
+A_QUESTION = 2
 #: changes with the wording of the question: answers to another wording are not taken from a journal
 _WORDING = 1
 _TEMPERATURE = 0.9
@@ -147,7 +149,7 @@ class ModelBatch:
         start: int = 0,
         total: int | None = None,
         source: SkeletonSource | None = None,
-        a_question: int = 1,
+        a_question: int = A_QUESTION,
         topics: Topics | None = None,
         run_id: str | None = None,
     ) -> None:

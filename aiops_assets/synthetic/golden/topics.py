@@ -38,7 +38,8 @@ class Topics:
     def other(self, category: str, text: str) -> str | None:
         """The category that a text is clearly about when it is not the given one; ``None``: nothing speaks against it.
 
-        The text is a report with its resolution. A category that was never learnt, and texts with few telling words (another language), are not judged.
+        The text is a report with its resolution. A category that was never learnt, and texts with few telling words
+        (another language), are not judged.
         """
         own = self._categories.get(category)
         known = [self._words[word] for word in {*_WORD.findall(text.casefold())} if word in self._words]
