@@ -98,6 +98,8 @@ class Home:
         self.care = root / "care"
         #: what replays came to: shadow tables and reports, each in a folder of its own
         self.replays = root / "replays"
+        #: what every gate said of what was published: <thing>/<version>.{json,md,html}
+        self.certificates = root / "certificates"
         #: leases, hand-over states and progress of live sessions
         self.live = root / "live"
         #: the collector's device state and its status file

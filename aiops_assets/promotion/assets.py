@@ -31,10 +31,9 @@ A promoted thing is this and nothing more::
 with ``assets=[*LIMITS.assets]`` and ``asset_checks=LIMITS.checks`` in the definitions of its location.
 """
 
-import html
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,7 +300,8 @@ def _champion(
                 "gates": dg.MetadataValue.md(markdown_table(_gate_rows(registry.gates(name, version)))),
                 "folder": dg.MetadataValue.path(str(registry.store.folder(name, version))),
                 **_metrics(manifest.metrics),
-                **_certificates(registry.store.folder(name, version)),
+                **_certificates(registry.store.folder(name, version).glob("certificate.*")),
+                **_certificates((settings.paths.certificates / name).glob(f"{version}.*")),
             }
             if manifest.rows is not None:
                 metadata["dagster/row_count"] = manifest.rows
@@ -416,18 +416,18 @@ def _finite(value: float | None) -> float | str:
     return float(value) if value is not None and math.isfinite(value) else "not a number"
 
 
-def _certificates(folder: Path) -> dict[str, Any]:
-    """Files ``certificate.*`` of a version: Markdown, JSON and SVG are shown, others (and unreadable ones) named."""
+def _certificates(paths: Iterable[Path]) -> dict[str, Any]:
+    """Certificates of a version: Markdown, JSON and SVG are shown, others (and unreadable ones) named."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.glob("certificate.*")):
+    for path in sorted(paths):
         value: dg.MetadataValue[Any] = dg.MetadataValue.path(str(path))
         text = path.read_text("utf-8", "replace") if path.stat().st_size <= _LONGEST_TEXT else ""
         if text and path.suffix == ".svg":
             value = dg.MetadataValue.md(markdown_image(text, "certificate"))
         elif text and path.suffix == ".md":
-            value = dg.MetadataValue.md(html.escape(text, quote=False))
+            value = dg.MetadataValue.md(text.replace("<", "&lt;"))
         elif text and path.suffix == ".json":
             with suppress(orjson.JSONDecodeError):
                 value = dg.MetadataValue.json(orjson.loads(text))
-        found[path.name.replace(".", "_")] = value
+        found[f"certificate_{path.suffix.removeprefix('.')}"] = value
     return found

@@ -472,7 +472,7 @@ def test_a_provider_that_is_down_is_left_alone(server: FakeOpenAI, tmp_path: Pat
         ({"seed", "temperature", "json_schema"}, {}),
         ({"max_tokens"}, {}),
     ],
-    ids=str,
+    ids=lambda value: "+".join(sorted(value)) or "nothing",
 )
 def test_what_a_server_does_not_take_is_left_out_from_then_on(
     server: FakeOpenAI, tmp_path: Path, unsupported: set[str], expected: dict[str, Any]

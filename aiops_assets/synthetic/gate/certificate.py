@@ -94,7 +94,7 @@ def recorded(settings: Settings, files: VersionFiles) -> dict[str, Any]:
 def write_certificate(settings: Settings, files: VersionFiles) -> Path:
     """Write the recorded certificate as JSON, Markdown and HTML; the path of the JSON."""
     document = recorded(settings, files)
-    folder = settings.paths.root / "certificates" / files.thing
+    folder = settings.paths.certificates / files.thing
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "md": markdown(document).encode(),
