@@ -15,7 +15,8 @@ NASTY = (
     "", " ", "'", "''=1", "=1+1", "+49", "-1", "@x", "\tx", "\rx", "\nx", "'=cmd|' /C calc'!A0", "＝1", 'say "hi"',
     "a,b;c", "line\nbreak", "line\r\nbreak", "end\n", "\ufeffbom", "nul\x00", "bell\x07", "esc\x1b[31m", "part\x1e",
     "\x7f", "_x0041_", "_x0041_x0042_", "_x005F_", "\ufffe\uffff", "json:x", "json:\"\\u0041\"", "null", "true", "12",
-    "2026-01-01", "<b>&amp;</b>", "]]>", "[2026-01-01T00:00:00Z] a:\n  b", "[]", "[{", "é ü ß 漢字 العربية",
+    "2026-01-01", "<b>&amp;</b>", "]]>", "<r><t>x</t></r>", "<r></c></r>",
+    "[2026-01-01T00:00:00Z] a:\n  b", "[]", "[{", "é ü ß 漢字 العربية",
     "😀👩‍💻", "a\u2028b\u0085", " lead", "trail ", "  two\n  spaces", "%s {} \\n", "#c", "\\", "1e5",
 )  # fmt: skip
 _ALPHABET = st.characters(exclude_categories=("Cs",))

@@ -425,7 +425,7 @@ def _certificates(paths: Iterable[Path]) -> dict[str, Any]:
         if text and path.suffix == ".svg":
             value = dg.MetadataValue.md(markdown_image(text, "certificate"))
         elif text and path.suffix == ".md":
-            value = dg.MetadataValue.md(text.replace("<", "&lt;"))
+            value = dg.MetadataValue.md(text.replace("<", "&lt;").replace(">", "&gt;"))
         elif text and path.suffix == ".json":
             with suppress(orjson.JSONDecodeError):
                 value = dg.MetadataValue.json(orjson.loads(text))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 import orjson
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -79,18 +83,19 @@ def test_a_workbook_holds_types_no_formulas_and_the_frame_of_a_table(tmp_path: P
     assert (about["seed"], about["count"]) == (3, len(NASTY))
 
 
-def test_every_part_of_a_workbook_is_xml_and_is_declared(tmp_path: Path) -> None:
-    write([nasty()], tmp_path / "a.xlsx")
-    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
-        assert archive.testzip() is None
-        names = set(archive.namelist())
-        trees = {name: ElementTree.fromstring(archive.read(name)) for name in names}  # noqa: S314
-    declared = {
-        part.attrib["PartName"].lstrip("/") for part in trees["[Content_Types].xml"] if "PartName" in part.attrib
-    }
-    assert declared == names - {"[Content_Types].xml", "_rels/.rels", "xl/_rels/workbook.xml.rels"}
-    targets = {"xl/" + link.attrib["Target"] for link in trees["xl/_rels/workbook.xml.rels"]}
-    assert targets == declared - {"xl/workbook.xml"}
+def test_numbers_and_instants_that_no_typed_cell_holds_are_text_and_come_back(tmp_path: Path) -> None:
+    import openpyxl
+
+    frame = plain(4).with_columns(
+        pl.Series("ai_confidence_score", [0.8421, 0.1 + 0.2, 1.7976931348623157e308, -0.0]),
+        opened_at=pl.Series([0, 1, 999, -3_000_000_000_000_000]).cast(pl.Datetime("us", "UTC")),
+    )
+    write([frame], tmp_path / "a.xlsx")
+    assert_frame_equal(read(tmp_path / "a.xlsx"), frame, check_exact=True)
+    sheet = openpyxl.load_workbook(tmp_path / "a.xlsx")["incidents"]
+    kinds = {cell.value: [below.data_type for below in sheet[cell.column_letter][1:]] for cell in sheet[1]}
+    assert kinds["ai_confidence_score"] == ["n", "s", "s", "n"]
+    assert kinds["opened_at"] == ["d", "s", "s", "s"]
 
 
 def test_more_rows_than_a_sheet_holds_go_on_in_the_next(tmp_path: Path) -> None:
@@ -106,6 +111,56 @@ def test_more_rows_than_a_sheet_holds_go_on_in_the_next(tmp_path: Path) -> None:
     made = openpyxl.load_workbook(path)
     assert made.sheetnames == ["incidents", "incidents 2", "incidents 3"]
     assert [sheet.auto_filter.ref for sheet in made] == ["A1:AI8", "A1:AI8", "A1:AI7"]
+
+
+def test_a_sheet_that_would_be_too_large_for_plain_zip_goes_on_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreadsheet, "MOST_BYTES", 300_000)
+    monkeypatch.setattr(spreadsheet, "LOOK_EVERY", 50)
+    for name, pieces in (("a.xlsx", [plain(400)]), ("b.xlsx", [plain(70), plain(330, 70)])):
+        write(pieces, tmp_path / name)
+    assert read(tmp_path / "a.xlsx").equals(plain(400))
+    assert (tmp_path / "a.xlsx").read_bytes() == (tmp_path / "b.xlsx").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
+        sizes = [part.file_size for part in archive.infolist() if "/worksheets/" in part.filename]
+    assert len(sizes) > 2
+    assert max(sizes) < 500_000
+
+
+def test_neither_a_written_nor_an_abandoned_workbook_leaves_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+
+    def broken() -> Iterator[pl.DataFrame]:
+        yield plain(10)
+        assert list((tmp_path / "temporary").iterdir())
+        raise RuntimeError("the generator broke")
+
+    with pytest.raises(RuntimeError, match="the generator broke"):
+        write(broken(), tmp_path / "a.xlsx")
+    write([plain(10)], tmp_path / "a.xlsx")
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_full_disk_is_told_as_such() -> None:
+    class Disk(io.BytesIO):
+        full = True
+
+        def write(self, data: Any) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    disk = Disk()
+    book = Workbook(disk)
+    book.add(plain(3))
+    with pytest.raises(OSError, match="No space left") as problem:
+        book.close(None)
+    disk.full = False
+    assert problem.value.errno == errno.ENOSPC
 
 
 def test_a_text_too_long_for_a_cell_is_named_with_a_way_out(tmp_path: Path) -> None:

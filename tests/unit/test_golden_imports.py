@@ -20,12 +20,14 @@ from tests.examples import examples
 from tests.golden_frames import NASTY, frames, plain
 
 NAMES = ("a.csv", "a.csv.gz", "a.json", "a.jsonl", "a.ndjson.gz", "a.xlsx", "a.parquet")
+#: packing goes over the same bytes, whatever they are
+UNPACKED = tuple(name for name in NAMES if not name.endswith(".gz"))
 quickly = settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", UNPACKED)
 @quickly
 @given(frame=frames())
 def test_everything_comes_back_exactly(name: str, frame: pl.DataFrame) -> None:

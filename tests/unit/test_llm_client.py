@@ -418,7 +418,7 @@ def test_leaving_the_loop_cancels_what_is_under_way(server: FakeOpenAI, tmp_path
     async def run() -> int:
         async with asking(tmp_path, configured(server, concurrency=2)) as model:
             server.behave = lambda number, body: None if number == 1 else Trouble("hang")
-            answers = model.answers(question(str(n)) for n in range(50))
+            answers = model.answers((question(str(n)) for n in range(50)), ordered=False)
             async for _ in answers:
                 break
             await answers.aclose()  # type: ignore[attr-defined]

@@ -43,17 +43,16 @@ class Calibrated:
 
     def _children(self, target: str) -> dict[str, frozenset[str]]:
         categories = self.fitted.names["category"].values
-        chain = next((chain for chain in self.fitted.chains if chain.target == target), None)
-        if chain is None:
+        joint = self.fitted.joints.get("work")
+        if joint is None or target not in joint.fields:
             return {name: frozenset({name}) for name in categories}
         values = self.fitted.names[target].values
-        level = chain.levels[1]
-        begins = np.concatenate([[0], level.ends[:-1]])
-        found = {
-            categories[key]: frozenset(values[code] for code in level.values[begin:end])
-            for key, begin, end in zip(level.keys, begins, level.ends, strict=True)
-            if 0 <= key < len(categories)
-        }
+        own, other = (joint.codes[:, joint.fields.index(field)] for field in ("category", target))
+        found: dict[str, frozenset[str]] = {}
+        for key in range(len(categories)):
+            children = np.unique(other[own == key])
+            if names := frozenset(values[code] for code in children if code < len(values)):
+                found[categories[key]] = names
         return {name: found.get(name, frozenset({name})) for name in categories}
 
     def skeletons(self, start: int, count: int, total: int, seed: int) -> pl.DataFrame:
@@ -71,14 +70,17 @@ class Calibrated:
         is_closed = np.ones(count, dtype=np.bool_)
         for chain in fitted.chains:
             name = chain.target
-            if name in {"made_sla", "close_code", "update_count", "response", "way"} and "resolved" not in codes:
+            if name in {"response", "way"} and "resolved" not in codes:
                 resolved = self._resolved(seed, index, opened, codes)
-                minutes = (resolved - opened) // clocks.MINUTE
-                codes["duration"] = cut(minutes, fitted.cuts.get("duration", ()))
                 codes["resolved"] = cut(resolved // clocks.MINUTE, fitted.cuts.get("resolved", ()))
                 due = resolved // clocks.MINUTE + (fitted.job.after if fitted.job else 0)
                 codes["due"] = cut(due, fitted.cuts.get("due", ()))
             codes[name] = chain.draw(codes, points)
+            if name in fitted.joints:
+                joint = fitted.joints[name]
+                codes |= {field: joint.codes[codes[name], number] for number, field in enumerate(joint.fields)}
+            if name == "work" and "assigned_to" in codes:
+                codes["nobody"] = (codes["assigned_to"] == len(fitted.names["assigned_to"].values)).astype(np.int64)
         if "resolved" not in codes:
             resolved = self._resolved(seed, index, opened, codes)
         if fitted.ways:
@@ -132,7 +134,7 @@ class Calibrated:
             "response_seconds": pl.Series(np.minimum(response, seconds)),
             "resolve_seconds": pl.Series(seconds),
             "close_seconds": pl.Series((closed - resolved) / clocks.SECOND).set(pl.Series(~is_closed), None),
-            "update_count": pl.Series(self._count("update_count", codes, seed, index) + moves + 2 * reopenings)
+            "update_count": pl.Series(self._count("update_count", codes, seed, index))
             if "update_count" in codes
             else pl.Series([None] * count, dtype=pl.Int32),
             "made_sla": pl.Series(codes["made_sla"] == 1)

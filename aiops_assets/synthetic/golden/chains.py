@@ -179,6 +179,55 @@ def learn(
     return Chain(target, tuple(levels))
 
 
+def learn_linked(
+    target: str,
+    data: Mapping[str, Codes],
+    sizes: Mapping[str, int],
+    *,
+    scored: Sequence[str],
+    candidates: Sequence[str],
+    least: int,
+    most: int = 3,
+    rows: NDArray[np.bool_] | None = None,
+) -> Chain:
+    """The chain of a joint ``target``, whose values hardly recur, so that it has no likelihood of its own.
+
+    Contexts are those that tell its fields ``scored`` best, summed over them; a context with fewer than ``least`` rows
+    backs off, so that several rows stand behind every draw.
+    """
+    kept = np.arange(data[target].size) if rows is None else np.flatnonzero(rows)
+    codes = {name: data[name][kept] for name in {target, *scored, *candidates}}
+    y = codes[target]
+    left_out: dict[str, Uniforms] = {}
+    for name in scored:
+        counts = np.bincount(codes[name], minlength=sizes[name]).astype(np.float64)
+        left_out[name] = (counts[codes[name]] - 1 + 0.5) / max(1.0, y.size - 1 + 0.5 * sizes[name])
+    levels = [_level((), (), 0.0, codes, y, 1)]
+    parents: tuple[str, ...] = ()
+    remaining = list(candidates)
+    while remaining and len(parents) < most:
+        found: list[tuple[float, str, dict[str, Uniforms]]] = []
+        for name in remaining:
+            own = tuple(sizes[parent] for parent in (*parents, name))
+            key = _keys([codes[p] for p in (*parents, name)], own, y.size)
+            tried = {
+                field: max(
+                    (_left_out(key, codes[field], left_out[field], weight, least) for weight in _WEIGHTS),
+                    key=lambda values: float(np.log(values).sum()),
+                )
+                for field in scored
+            }
+            found.append((sum(float(np.log(values).mean()) for values in tried.values()), name, tried))
+        score, name, tried = max(found, key=lambda entry: entry[0])
+        if score < sum(float(np.log(values).mean()) for values in left_out.values()) + _LEAST_GAIN * len(scored):
+            break
+        left_out = tried
+        parents = (*parents, name)
+        remaining.remove(name)
+        levels.append(_level(parents, tuple(sizes[parent] for parent in parents), 0.0, codes, y, least))
+    return Chain(target, tuple(levels))
+
+
 def restored(target: str, levels: Sequence[tuple[Mapping[str, Any], Mapping[str, Codes]]]) -> Chain:
     """The chain of what ``Level.to_json`` and ``Level.to_arrays`` gave."""
     return Chain(

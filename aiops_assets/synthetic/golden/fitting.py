@@ -22,10 +22,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from aiops_assets.synthetic.golden import clocks
-from aiops_assets.synthetic.golden.chains import Chain, Codes, learn, restored
+from aiops_assets.synthetic.golden.chains import Chain, Codes, learn, learn_linked, restored
 from aiops_assets.synthetic.golden.reference import FIELDS, known
 
-FORMAT = 1
+FORMAT = 2
 #: contexts with fewer incidents are not kept
 LEAF = 2
 #: a caller with fewer incidents is one of many, and gets a new name; pseudonyms may recur a little sooner
@@ -47,6 +47,12 @@ NAMES = (
 #: fields of records that are never null: an unknown value of the reference is drawn anew
 _ALWAYS = frozenset({"category", "subcategory", "contact_type", "location", "assignment_group", "caller_id"})
 _COUNTS = ("reassignment_count", "reopen_count", "update_count")
+#: what is drawn together: whose work it is, who reports from where, how it goes
+_WORK = ("category", "subcategory", "assignment_group", "assigned_to")
+_SITE = ("contact_type", "location", "caller_id")
+_COURSE = ("severity", *_COUNTS, "span", "weekend", "later_hour", "made_sla", "close_code")
+#: as many incidents at least stand behind a combination that is drawn to go with others
+_BEHIND = 3
 _PEOPLE = ("assigned_to", "caller_id")
 
 
@@ -67,6 +73,14 @@ class Numbers:
 
     low: tuple[int, ...]
     high: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Fields that are drawn together: their codes, a row a combination. It never holds the whole of an incident."""
+
+    fields: tuple[str, ...]
+    codes: Codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ class Fitted:
     cuts: Mapping[str, tuple[int, ...]]
     crowd: Crowd | None
     matrix: Mapping[str, int]
+    joints: Mapping[str, Joint]
     chains: tuple[Chain, ...]
     report: Mapping[str, Any]
 
@@ -124,6 +139,7 @@ class Fitted:
             "cuts": self.cuts,
             "crowd": None if self.crowd is None else asdict(self.crowd),
             "matrix": self.matrix,
+            "joints": {name: joint.fields for name, joint in self.joints.items()},
             "chains": [{"target": c.target, "levels": [level.to_json() for level in c.levels]} for c in self.chains],
             "report": self.report,
         }
@@ -131,6 +147,7 @@ class Fitted:
             "arrivals/edges": self.arrivals.edges,
             "arrivals/cumulative": self.arrivals.cumulative,
         }
+        arrays |= {f"joint/{name}": joint.codes for name, joint in self.joints.items()}
         for chain in self.chains:
             for number, level in enumerate(chain.levels):
                 arrays |= {f"{chain.target}/{number}/{name}": values for name, values in level.to_arrays().items()}
@@ -171,6 +188,7 @@ def load(folder: Path) -> Fitted:
             cuts={name: tuple(cuts) for name, cuts in said["cuts"].items()},
             crowd=None if said["crowd"] is None else Crowd(**said["crowd"]),
             matrix=said["matrix"],
+            joints={name: Joint(tuple(fields), arrays[f"joint/{name}"]) for name, fields in said["joints"].items()},
             chains=tuple(
                 restored(
                     chain["target"],
@@ -222,6 +240,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
     sizes: dict[str, int] = {"weekday": 7, "hour": 24}
     names: dict[str, Names] = {}
     counts: dict[str, Numbers] = {}
+    joints: dict[str, Joint] = {}
     chains: list[Chain] = []
     crowd: Crowd | None = None
 
@@ -240,10 +259,11 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
         )
         chains.append(chain)
 
-    def add_name(field: str, candidates: Sequence[str], hard: Sequence[str] = (), nulls: bool = False) -> None:
+    def encode(field: str) -> bool:
+        """Codes of a field that is a name; those of null come last."""
         nonlocal crowd
         if field not in told:
-            return
+            return False
         values = frame[field]
         if field == "caller_id":
             values, crowd = _crowd(values)
@@ -251,67 +271,73 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
             values = pl.Series(field, [None if v is None else handle("tech", str(v)) for v in values], dtype=pl.String)
         levels = tuple(sorted(values.drop_nulls().unique().to_list()))
         code = values.replace_strict(levels, list(range(len(levels))), default=None, return_dtype=pl.Int64)
-        empty = code.is_null().to_numpy()
         names[field] = Names(levels)
-        filled = code.fill_null(len(levels)).to_numpy().astype(np.int64)
-        add(field, filled, len(levels) + 1, candidates, hard, None if nulls or not empty.any() else ~empty)
+        data[field], sizes[field] = code.fill_null(len(levels)).to_numpy().astype(np.int64), len(levels) + 1
+        return True
 
-    add_name("category", ())
-    add_name("subcategory", (), hard=("category",))
-    add_name("assignment_group", ("category", "subcategory"))
-    add_name("assigned_to", ("category", "subcategory"), hard=("assignment_group",), nulls=True)
-    add_name("location", ("category", "subcategory", "assignment_group", "assigned_to"))
-    add_name("contact_type", ("category", "subcategory", "location", "assignment_group"))
-    severity = _pair(frame)
+    def add_name(field: str, candidates: Sequence[str], hard: Sequence[str] = (), nulls: bool = False) -> None:
+        if encode(field):
+            empty = data[field] == len(names[field].values)
+            rows = None if nulls or not empty.any() else ~empty
+            add(field, data[field], sizes[field], candidates, hard, rows)
+
+    def add_joint(name: str, fields: Sequence[str], candidates: Sequence[str], least: int) -> None:
+        together = tuple(field for field in fields if field in data)
+        if not together:
+            return
+        rows = np.ones(frame.height, dtype=np.bool_)
+        for field in together:
+            if field in _ALWAYS:
+                rows &= data[field] != len(names[field].values)
+        table, code = np.unique(np.column_stack([data[field] for field in together]), axis=0, return_inverse=True)
+        joints[name] = Joint(together, table.astype(np.int64))
+        data[name], sizes[name] = code.reshape(-1).astype(np.int64), table.shape[0]
+        usable = [candidate for candidate in candidates if candidate in data]
+        chains.append(learn_linked(name, data, sizes, scored=together, candidates=usable, least=least, rows=rows))
+
+    for field in _WORK:
+        encode(field)
+    add_joint("work", _WORK, (), 1)
     matrix: dict[str, int] = {}
+    severity = _pair(frame)
     if severity is not None:
-        levels, codes = severity
-        names["severity"] = Names(levels)
-        around = ("category", "subcategory", "assignment_group", "location", "contact_type")
-        add("severity", codes, len(levels), around)
+        names["severity"] = Names(severity[0])
+        data["severity"], sizes["severity"] = severity[1], len(severity[0])
         matrix = _matrix(frame)
-    earlier: tuple[str, ...] = ("category", "subcategory", "location", "contact_type", "severity", "hour", "weekday")
     add_name("business_service", ("category", "subcategory", "assignment_group"), hard=("category",))
     add_name("configuration_item", ("category", "subcategory", "business_service", "assignment_group"), nulls=True)
-    add_name("caller_id", ("location", "category", "contact_type"))
-    earlier = (*earlier, "assignment_group", "assigned_to")
-    for field in ("reassignment_count", "reopen_count"):
-        if field in told:
-            counts[field], codes = _classes(frame[field].fill_null(0).to_numpy().astype(np.int64), leaf)
-            add(field, codes, len(counts[field].low), earlier)
-            earlier = (*earlier, field)
+    for field in _SITE:
+        encode(field)
+    add_joint("site", _SITE, (*_WORK, "hour"), _BEHIND)
 
+    for field in _COUNTS:
+        if field in told:
+            counts[field], data[field] = _classes(frame[field].fill_null(0).to_numpy().astype(np.int64), leaf)
+            sizes[field] = len(counts[field].low)
+    encode("close_code")
     spans, span = clocks.learn_spans(opened, resolved, leaf)
-    add("span", span, len(spans), earlier)
     later = np.array([entry.kind == "days" for entry in spans])[span]
-    if later.any():
-        shared = ("span", "assignment_group", "assigned_to", "category", "hour", "weekday", "close_code")
-        after_friday = later & (clocks.weekday(resolved) >= 4)
-        if after_friday.any():
-            add("weekend", np.maximum(0, clocks.weekday(resolved) - 4), 3, ("assignment_group",), rows=after_friday)
-        add("later_hour", clocks.hour(resolved), 24, (*shared, "weekend"), rows=later)
-    earlier = (*earlier, "span")
+    data["span"], sizes["span"] = span, len(spans)
+    data["weekend"], sizes["weekend"] = np.where(later, np.maximum(0, clocks.weekday(resolved) - 4), 0), 3
+    data["later_hour"], sizes["later_hour"] = np.where(later, clocks.hour(resolved), 0), 24
+    if "made_sla" in told:
+        data["made_sla"], sizes["made_sla"] = frame["made_sla"].fill_null(True).to_numpy().astype(np.int64), 2
+    given = (*_WORK, "location", "hour", "weekday")
+    if "assigned_to" in data:
+        data["nobody"] = (data["assigned_to"] == sizes["assigned_to"] - 1).astype(np.int64)
+        sizes["nobody"] = 2
+        given = ("nobody", *given)
+    add_joint("course", _COURSE, given, _BEHIND)
+    earlier: tuple[str, ...] = (*given, *_SITE, *_COURSE)
     cuts: dict[str, tuple[int, ...]] = {}
     minutes = (resolved - opened) // clocks.MINUTE
-    if "made_sla" in told:
-        made = frame["made_sla"].fill_null(True).to_numpy().astype(np.int64)
-        cuts["duration"] = _cuts(minutes, made, leaf)
-        data["duration"], sizes["duration"] = _cut(minutes, cuts["duration"]), len(cuts["duration"]) + 1
-        add("made_sla", made, 2, ("duration", "assignment_group", "category", "span"), ("severity",))
-    add_name("close_code", (*earlier, "made_sla"), nulls=True)
-    if "update_count" in told:
-        # reassignments and reopenings are updates as well: what is learnt is how many there are beside them
-        beside = pl.col("reassignment_count").fill_null(0) + 2 * pl.col("reopen_count").fill_null(0)
-        extra = frame.select((pl.col("update_count").fill_null(0) - beside).clip(0)).to_series()
-        counts["update_count"], codes = _classes(extra.to_numpy().astype(np.int64), leaf)
-        add("update_count", codes, len(counts["update_count"].low), (*earlier, "made_sla", "close_code"))
 
     responses = Numbers((), ())
     if "first_response_at" in told:
         first = frame["first_response_at"].fill_null(frame["resolved_at"])
         waited = np.clip((_micros(first) - opened) // clocks.MINUTE, 0, np.maximum(0, minutes))
         responses, codes = _classes(waited, 2 * leaf, exact=1)
-        add("response", codes, len(responses.low), (*earlier, "update_count"))
+        add("response", codes, len(responses.low), earlier)
 
     ways: tuple[clocks.Closing, ...] = ()
     job: clocks.Job | None = None
@@ -322,7 +348,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
         cuts["resolved"] = _cuts(resolved // clocks.MINUTE, way, max(2, leaf // 2))
         data["resolved"] = _cut(resolved // clocks.MINUTE, cuts["resolved"])
         sizes["resolved"] = len(cuts["resolved"]) + 1
-        add("way", way, len(ways), (*earlier, "close_code", "made_sla", "update_count"), hard=("resolved",))
+        add("way", way, len(ways), earlier, hard=("resolved",))
         if job is not None and job.minutes:
             due = np.array([entry.kind == "due" for entry in ways])[way]
             at = closed % clocks.HOUR // clocks.MINUTE
@@ -345,6 +371,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
         cuts=cuts,
         crowd=crowd,
         matrix=matrix,
+        joints=joints,
         chains=tuple(chains),
         report={
             "incidents": reference.height,
