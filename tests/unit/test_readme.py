@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from aiops_assets.cli import app
 from aiops_assets.config import Config, parse_config
 from aiops_assets.landing.segment import Delivery
+from aiops_assets.promotion import assets as promotion
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -39,6 +40,20 @@ def test_the_example_of_a_format_parses_and_rejects(tmp_path: Path) -> None:
     assert len(source.strip().splitlines()) <= 30
 
 
+def test_the_example_of_a_promoted_thing_is_short_and_is_that_of_the_factory() -> None:
+    (source,) = [block for block in blocks("python") if "promoted(" in block]
+    assert len(source.strip().splitlines()) < 30
+    shown = promotion.__doc__
+    assert shown is not None
+    assert "".join(source.split()).replace(",)", ")") == _example(shown)
+
+
+def _example(docstring: str) -> str:
+    """The code in a docstring without its white space; what is spelt otherwise for its width is spelt alike."""
+    code = docstring[docstring.index("    def produce") : docstring.index("with ``assets=")]
+    return "".join(code.split()).replace(",)", ")").replace("owners=[PLATFORM]", 'owners=["team:platform"]')
+
+
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_the_examples_of_aiops_yaml_are_valid(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SNMP_COMMUNITY", "REDFISH_PASSWORD", "SN_PASSWORD"):
@@ -50,7 +65,7 @@ def test_the_examples_of_aiops_yaml_are_valid(text: str, monkeypatch: pytest.Mon
 def test_every_command_that_is_named_exists() -> None:
     commands = set(re.findall(r"aiops ((?:[a-z]+)(?: [a-z]+)?)", README))
     groups = {"keys", "rules", "quarantine", "evaluate", "incidents", "config", "silence", "lake", "marts", "explain"}
-    groups |= {"sources"}
+    groups |= {"sources", "golden", "registry", "storm"}
     runner = CliRunner()
     for command in sorted(commands):
         words = command.split()
