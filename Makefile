@@ -42,9 +42,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Hundreds of processes are started: without compiled modules each would compile all of ours again.
 tests: $(STAMP)
 	@.ci/system-packages
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak'
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not soak'
 
 soak: $(STAMP) ## long fault runs: a hundred kills, an hour of everything, all examples of property tests
 	$(BIN)/python -m pytest -m soak --timeout 7200

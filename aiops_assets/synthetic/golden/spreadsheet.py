@@ -8,7 +8,7 @@ stays text when somebody edits it. Every value comes back as it was: what a type
 Those are numbers that need more than the 16 digits XlsxWriter writes (Excel itself shows and computes with 15), and
 instants before March 1900 or finer than a millisecond. Texts that XlsxWriter or readers would change are JSON strings
 after ``ESCAPED``. Until it is closed, a workbook is a folder of XML in the system's place for temporary files
-(``TMPDIR``), about twice the size of its rows as CSV.
+(``TMPDIR``), at the end up to four times the size of the rows as CSV; a killed process leaves it there.
 """
 
 from __future__ import annotations
