@@ -1,4 +1,4 @@
-"""One story of everything that goes wrong at once, in any length: the short one runs in CI, the hour in ``make soak``.
+"""One story of everything that goes wrong at once, in any length, for ``make soak``: minutes, or an hour.
 
 A platform on a small disk of its own takes a steady load whose event time runs faster than the clock, so that many
 hours close. Meanwhile parts are killed, code and configuration are reloaded, late rows come, hours are backfilled and

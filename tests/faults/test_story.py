@@ -1,4 +1,4 @@
-"""The story of everything that goes wrong at once, in the length that every push can bear."""
+"""The story of everything that goes wrong at once, short: what `make soak` tells first, before its hour."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.faults import story
 from tests.faults.test_disk_full import small_file_system
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(420)
 def test_after_kills_reloads_late_rows_and_a_full_disk_nothing_is_lost_or_different(tmp_path: Path) -> None:
     with small_file_system(tmp_path / "disk", 1024) as disk:
