@@ -12,7 +12,7 @@ import pytest
 
 from aiops_assets.synthetic.golden import clocks
 from aiops_assets.synthetic.golden.calibrated import Calibrated, _shuffled
-from aiops_assets.synthetic.golden.chains import Points, learn
+from aiops_assets.synthetic.golden.chains import Points, learn, linked, strata
 from aiops_assets.synthetic.golden.fitting import Fitted, FittedProblem, fit, load, pseudonymous
 from aiops_assets.synthetic.golden.reference import FIELDS
 from aiops_assets.synthetic.golden.skeleton import NULLABLE, SKELETON_SCHEMA
@@ -187,6 +187,40 @@ def test_even_numbers_give_even_counts() -> None:
         known[chain.target] = chain.draw(known, points)
     assert np.bincount(known["a"]).tolist() == [700, 300]
     assert np.abs(np.bincount(known["b"]) - [350, 350, 300]).max() <= 1
+
+
+def test_each_part_is_used_once_before_any_is_used_again() -> None:
+    donors = fitted().joints["work"].at.size
+    for rounds in (1, 3):
+        codes = Calibrated(fitted())._joined(5, np.arange(rounds * donors), rounds * donors)
+        for joint in fitted().joints.values():
+            drawn_parts = np.column_stack([codes[field] for field in joint.fields])
+            seen, counts = np.unique(drawn_parts, axis=0, return_counts=True)
+            known, often = np.unique(joint.codes, axis=0, return_counts=True)
+            assert np.array_equal(seen, known)
+            assert np.array_equal(counts, rounds * often)
+
+
+def test_several_incidents_stand_behind_what_goes_with_a_part() -> None:
+    joints = fitted().joints
+    for name in ("site", "course"):
+        assert joints[name].size.min() >= 5
+        assert not {"category", "assigned_to"} & set(joints[name].fields)
+
+
+def test_strata_back_off_where_too_few_agree() -> None:
+    a, b = np.array([0] * 6 + [1] * 3 + [2]), np.array([0, 0, 0, 1, 1, 1, 0, 0, 1, 0])
+    made = strata([a, b], [3, 2], 10, 3)
+    groups = sorted(np.flatnonzero(made == stratum).tolist() for stratum in set(made.tolist()))
+    assert groups == [[0, 1, 2, 9], [3, 4, 5], [6, 7, 8]]
+
+
+def test_links_are_the_fields_that_tell_most() -> None:
+    rng = np.random.default_rng(3)
+    first, noise = rng.integers(0, 3, 300), rng.integers(0, 3, 300)
+    data = {"first": first, "noise": noise, "goal": first}
+    sizes = {"first": 3, "noise": 3, "goal": 3}
+    assert linked(data, sizes, scored=["goal"], candidates=["noise", "first"], least=3) == ("first",)
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 64, 1_000])

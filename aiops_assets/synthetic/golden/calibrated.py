@@ -63,9 +63,8 @@ class Calibrated:
         opened = fitted.arrivals.at(share)
         opened = opened // fitted.step * fitted.step
         codes: dict[str, Codes] = {"weekday": clocks.weekday(opened), "hour": clocks.hour(opened)}
-        chance = _uniform(seed, "spread", index, 1)[:, 0] * _LOOSENESS
-        spread = (_shuffled(index, total, seed) + chance) / max(1, total) % 1.0
-        points = Points(spread, _Fresh(seed, index))
+        codes |= self._joined(seed, index, total)
+        points = Points(_uniform(seed, "spread", index, 1)[:, 0], _Fresh(seed, index))
         resolved = closed = opened
         is_closed = np.ones(count, dtype=np.bool_)
         for chain in fitted.chains:
@@ -76,11 +75,6 @@ class Calibrated:
                 due = resolved // clocks.MINUTE + (fitted.job.after if fitted.job else 0)
                 codes["due"] = cut(due, fitted.cuts.get("due", ()))
             codes[name] = chain.draw(codes, points)
-            if name in fitted.joints:
-                joint = fitted.joints[name]
-                codes |= {field: joint.codes[codes[name], number] for number, field in enumerate(joint.fields)}
-            if name == "work" and "assigned_to" in codes:
-                codes["nobody"] = (codes["assigned_to"] == len(fitted.names["assigned_to"].values)).astype(np.int64)
         if "resolved" not in codes:
             resolved = self._resolved(seed, index, opened, codes)
         if fitted.ways:
@@ -144,6 +138,30 @@ class Calibrated:
         }
         return pl.DataFrame([columns[name].cast(dtype).alias(name) for name, dtype in SKELETON_SCHEMA.items()])
 
+    def _joined(self, seed: int, index: Codes, total: int) -> dict[str, Codes]:
+        """Codes of what is drawn together: every part as often as every other one, and with ever other parts.
+
+        Each incident has a donor, of which the first part is taken; the others are those of the donor some places on in
+        its stratum, as many for all that are the donor's n-th: each round uses each part once.
+        """
+        donors = next(iter(self.fitted.joints.values())).at.size
+        spread = _shuffled(index, total, seed) * donors
+        donor = spread // max(1, total)
+        turn = spread % max(1, total) // donors
+        codes: dict[str, Codes] = {}
+        for number, (name, joint) in enumerate(self.fitted.joints.items()):
+            begin, size, at = joint.begin[donor], joint.size[donor], joint.at[donor]
+            shift = (
+                (_mixed(turn * donors + begin, _key(seed, f"joint/{name}")) % size.astype(np.uint64)).astype(np.int64)
+                if number
+                else np.zeros(index.size, dtype=np.int64)
+            )
+            row = begin + (at + shift) % size
+            codes |= {field: joint.codes[row, column] for column, field in enumerate(joint.fields)}
+        if "assigned_to" in codes:
+            codes["nobody"] = (codes["assigned_to"] == len(self.fitted.names["assigned_to"].values)).astype(np.int64)
+        return codes
+
     def _resolved(self, seed: int, index: Codes, opened: Codes, codes: dict[str, Codes]) -> Codes:
         empty = np.zeros(index.size, dtype=np.int64)
         return clocks.resolved_at(
@@ -195,8 +213,6 @@ class Calibrated:
         return np.clip(np.floor(value), low, high).astype(np.int64)
 
 
-#: numbers are spread evenly but for this many places: perfectly even counts would give made-up records away as well
-_LOOSENESS = 30.0
 _NO_GROUP = "unassigned"
 _NO_DOMAIN = "Business"
 _NO_CONTACT = "phone"

@@ -179,8 +179,7 @@ def learn(
     return Chain(target, tuple(levels))
 
 
-def learn_linked(
-    target: str,
+def linked(
     data: Mapping[str, Codes],
     sizes: Mapping[str, int],
     *,
@@ -188,31 +187,22 @@ def learn_linked(
     candidates: Sequence[str],
     least: int,
     most: int = 3,
-    rows: NDArray[np.bool_] | None = None,
-) -> Chain:
-    """The chain of a joint ``target``, whose values hardly recur, so that it has no likelihood of its own.
-
-    Contexts are those that tell its fields ``scored`` best, summed over them; a context with fewer than ``least`` rows
-    backs off, so that several rows stand behind every draw.
-    """
-    kept = np.arange(data[target].size) if rows is None else np.flatnonzero(rows)
-    codes = {name: data[name][kept] for name in {target, *scored, *candidates}}
-    y = codes[target]
+) -> tuple[str, ...]:
+    """The fields that tell ``scored`` best, summed over them, the best first; contexts of ``least`` rows count."""
+    rows = next(iter(data.values())).size
     left_out: dict[str, Uniforms] = {}
     for name in scored:
-        counts = np.bincount(codes[name], minlength=sizes[name]).astype(np.float64)
-        left_out[name] = (counts[codes[name]] - 1 + 0.5) / max(1.0, y.size - 1 + 0.5 * sizes[name])
-    levels = [_level((), (), 0.0, codes, y, 1)]
+        counts = np.bincount(data[name], minlength=sizes[name]).astype(np.float64)
+        left_out[name] = (counts[data[name]] - 1 + 0.5) / max(1.0, rows - 1 + 0.5 * sizes[name])
     parents: tuple[str, ...] = ()
     remaining = list(candidates)
     while remaining and len(parents) < most:
         found: list[tuple[float, str, dict[str, Uniforms]]] = []
         for name in remaining:
-            own = tuple(sizes[parent] for parent in (*parents, name))
-            key = _keys([codes[p] for p in (*parents, name)], own, y.size)
+            key = _keys([data[p] for p in (*parents, name)], [sizes[p] for p in (*parents, name)], rows)
             tried = {
                 field: max(
-                    (_left_out(key, codes[field], left_out[field], weight, least) for weight in _WEIGHTS),
+                    (_left_out(key, data[field], left_out[field], weight, least) for weight in _WEIGHTS),
                     key=lambda values: float(np.log(values).sum()),
                 )
                 for field in scored
@@ -221,11 +211,24 @@ def learn_linked(
         score, name, tried = max(found, key=lambda entry: entry[0])
         if score < sum(float(np.log(values).mean()) for values in left_out.values()) + _LEAST_GAIN * len(scored):
             break
-        left_out = tried
-        parents = (*parents, name)
+        left_out, parents = tried, (*parents, name)
         remaining.remove(name)
-        levels.append(_level(parents, tuple(sizes[parent] for parent in parents), 0.0, codes, y, least))
-    return Chain(target, tuple(levels))
+    return parents
+
+
+def strata(columns: Sequence[Codes], sizes: Sequence[int], rows: int, least: int) -> Codes:
+    """A number a row: rows that agree in all columns, or in the first ones where fewer than ``least`` agree in all."""
+    out = np.full(rows, -1, dtype=np.int64)
+    following = 0
+    for depth in range(len(columns), -1, -1):
+        free = np.flatnonzero(out < 0)
+        key = _keys([column[free] for column in columns[:depth]], sizes[:depth], free.size)
+        _, context, counts = np.unique(key, return_inverse=True, return_counts=True)
+        kept = (counts >= least)[context.reshape(-1)] if free.size else np.zeros(0, dtype=np.bool_)
+        out[free[kept]] = following + context.reshape(-1)[kept]
+        following += counts.size
+    out[out < 0] = np.bincount(out[out >= 0]).argmax() if (out >= 0).any() else 0
+    return np.unique(out, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def restored(target: str, levels: Sequence[tuple[Mapping[str, Any], Mapping[str, Codes]]]) -> Chain:

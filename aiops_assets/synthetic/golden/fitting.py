@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from aiops_assets.synthetic.golden import clocks
-from aiops_assets.synthetic.golden.chains import Chain, Codes, learn, learn_linked, restored
+from aiops_assets.synthetic.golden.chains import Chain, Codes, learn, linked, restored, strata
 from aiops_assets.synthetic.golden.reference import FIELDS, known
 
 FORMAT = 2
@@ -52,7 +52,8 @@ _WORK = ("category", "subcategory", "assignment_group", "assigned_to")
 _SITE = ("contact_type", "location", "caller_id")
 _COURSE = ("severity", *_COUNTS, "span", "weekend", "later_hour", "made_sla", "close_code")
 #: as many incidents at least stand behind a combination that is drawn to go with others
-_BEHIND = 3
+_BEHIND = 5
+_PARTS = ("codes", "begin", "size", "at")
 _PEOPLE = ("assigned_to", "caller_id")
 
 
@@ -77,10 +78,17 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """Fields that are drawn together: their codes, a row a combination. It never holds the whole of an incident."""
+    """Fields that are drawn together: a part of an incident, never the whole of one.
+
+    ``codes`` has a row for each part, in an order that is shuffled within strata. What may go with donor ``i`` (a row
+    of the first joint) are the rows from ``begin[i]`` on, ``size[i]`` of them; ``at[i]`` is the place of the donor.
+    """
 
     fields: tuple[str, ...]
     codes: Codes
+    begin: Codes
+    size: Codes
+    at: Codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,7 @@ class Fitted:
             "cuts": self.cuts,
             "crowd": None if self.crowd is None else asdict(self.crowd),
             "matrix": self.matrix,
-            "joints": {name: joint.fields for name, joint in self.joints.items()},
+            "joints": [{"name": name, "fields": joint.fields} for name, joint in self.joints.items()],
             "chains": [{"target": c.target, "levels": [level.to_json() for level in c.levels]} for c in self.chains],
             "report": self.report,
         }
@@ -147,7 +155,8 @@ class Fitted:
             "arrivals/edges": self.arrivals.edges,
             "arrivals/cumulative": self.arrivals.cumulative,
         }
-        arrays |= {f"joint/{name}": joint.codes for name, joint in self.joints.items()}
+        for name, joint in self.joints.items():
+            arrays |= {f"joint/{name}/{part}": getattr(joint, part) for part in _PARTS}
         for chain in self.chains:
             for number, level in enumerate(chain.levels):
                 arrays |= {f"{chain.target}/{number}/{name}": values for name, values in level.to_arrays().items()}
@@ -188,7 +197,12 @@ def load(folder: Path) -> Fitted:
             cuts={name: tuple(cuts) for name, cuts in said["cuts"].items()},
             crowd=None if said["crowd"] is None else Crowd(**said["crowd"]),
             matrix=said["matrix"],
-            joints={name: Joint(tuple(fields), arrays[f"joint/{name}"]) for name, fields in said["joints"].items()},
+            joints={
+                entry["name"]: Joint(
+                    tuple(entry["fields"]), *(arrays[f"joint/{entry['name']}/{part}"] for part in _PARTS)
+                )
+                for entry in said["joints"]
+            },
             chains=tuple(
                 restored(
                     chain["target"],
@@ -241,6 +255,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
     names: dict[str, Names] = {}
     counts: dict[str, Numbers] = {}
     joints: dict[str, Joint] = {}
+    linked_by: dict[str, list[str]] = {}
     chains: list[Chain] = []
     crowd: Crowd | None = None
 
@@ -281,23 +296,36 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
             rows = None if nulls or not empty.any() else ~empty
             add(field, data[field], sizes[field], candidates, hard, rows)
 
-    def add_joint(name: str, fields: Sequence[str], candidates: Sequence[str], least: int) -> None:
+    def add_joint(name: str, fields: Sequence[str], candidates: Sequence[str]) -> None:
         together = tuple(field for field in fields if field in data)
         if not together:
             return
-        rows = np.ones(frame.height, dtype=np.bool_)
-        for field in together:
-            if field in _ALWAYS:
-                rows &= data[field] != len(names[field].values)
-        table, code = np.unique(np.column_stack([data[field] for field in together]), axis=0, return_inverse=True)
-        joints[name] = Joint(together, table.astype(np.int64))
-        data[name], sizes[name] = code.reshape(-1).astype(np.int64), table.shape[0]
-        usable = [candidate for candidate in candidates if candidate in data]
-        chains.append(learn_linked(name, data, sizes, scored=together, candidates=usable, least=least, rows=rows))
+        own = {field: codes[donors] for field, codes in data.items()}
+        usable = [candidate for candidate in candidates if candidate in own]
+        links = linked(own, sizes, scored=together, candidates=usable, least=_BEHIND)
+        linked_by[name] = list(links)
+        stratum = strata([own[link] for link in links], [sizes[link] for link in links], donors.size, _BEHIND)
+        shuffle = np.random.default_rng([len(joints), donors.size]).permutation(donors.size)
+        order = shuffle[np.argsort(stratum[shuffle], kind="stable")]
+        counts = np.bincount(stratum)
+        begin = (np.cumsum(counts) - counts)[stratum]
+        place = np.empty(donors.size, dtype=np.int64)
+        place[np.argsort(stratum, kind="stable")] = np.arange(donors.size)
+        table = (
+            np.column_stack([own[field] for field in together])[order]
+            if joints
+            else np.column_stack([own[field] for field in together])
+        )
+        joints[name] = Joint(together, table, begin, counts[stratum], place - begin)
 
-    for field in _WORK:
+    for field in (*_WORK, *_SITE):
         encode(field)
-    add_joint("work", _WORK, (), 1)
+    whole = np.ones(frame.height, dtype=np.bool_)
+    for field in _ALWAYS & set(data):
+        whole &= data[field] != len(names[field].values)
+    donors = np.flatnonzero(whole) if whole.mean() > 0.5 else np.arange(frame.height)
+    donors = donors[np.lexsort([data[field][donors] for field in reversed(_WORK) if field in data])]
+    add_joint("work", _WORK, ())
     matrix: dict[str, int] = {}
     severity = _pair(frame)
     if severity is not None:
@@ -306,9 +334,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
         matrix = _matrix(frame)
     add_name("business_service", ("category", "subcategory", "assignment_group"), hard=("category",))
     add_name("configuration_item", ("category", "subcategory", "business_service", "assignment_group"), nulls=True)
-    for field in _SITE:
-        encode(field)
-    add_joint("site", _SITE, (*_WORK, "hour"), _BEHIND)
+    add_joint("site", _SITE, _WORK)
 
     for field in _COUNTS:
         if field in told:
@@ -322,13 +348,13 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
     data["later_hour"], sizes["later_hour"] = np.where(later, clocks.hour(resolved), 0), 24
     if "made_sla" in told:
         data["made_sla"], sizes["made_sla"] = frame["made_sla"].fill_null(True).to_numpy().astype(np.int64), 2
-    given = (*_WORK, "location", "hour", "weekday")
+    given: tuple[str, ...] = _WORK
     if "assigned_to" in data:
         data["nobody"] = (data["assigned_to"] == sizes["assigned_to"] - 1).astype(np.int64)
         sizes["nobody"] = 2
         given = ("nobody", *given)
-    add_joint("course", _COURSE, given, _BEHIND)
-    earlier: tuple[str, ...] = (*given, *_SITE, *_COURSE)
+    add_joint("course", _COURSE, given)
+    earlier: tuple[str, ...] = (*given, *_SITE, *_COURSE, "hour", "weekday")
     cuts: dict[str, tuple[int, ...]] = {}
     minutes = (resolved - opened) // clocks.MINUTE
 
@@ -379,7 +405,7 @@ def fit(reference: pl.DataFrame, *, leaf: int = LEAF) -> Fitted:
             "fields": sorted(told),
             "from": frame["opened_at"].min().isoformat(),  # type: ignore[union-attr]
             "to": frame["opened_at"].max().isoformat(),  # type: ignore[union-attr]
-            "parents": {chain.target: list(chain.parents) for chain in chains},
+            "parents": linked_by | {chain.target: list(chain.parents) for chain in chains},
         },
     )
 
