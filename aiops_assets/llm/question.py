@@ -28,19 +28,6 @@ Outcome = Literal[
     "timed_out",
     "degraded",
 ]
-OUTCOMES: tuple[Outcome, ...] = (
-    "answered",
-    "repaired",
-    "truncated",
-    "refused",
-    "filtered",
-    "not_json",
-    "wrong_schema",
-    "empty",
-    "failed",
-    "timed_out",
-    "degraded",
-)
 _PURPOSE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 

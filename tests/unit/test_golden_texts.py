@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from aiops_assets.privacy.detect import find
 from aiops_assets.synthetic.golden.confidence import WEIGHTS, checks, confidence
 from aiops_assets.synthetic.golden.config import LANGUAGES, GoldenConfig, default_config
 from aiops_assets.synthetic.golden.generate import generate
@@ -109,8 +110,7 @@ def test_texts_are_of_their_language() -> None:
 
 
 def test_texts_hold_nothing_personal() -> None:
-    detect = pytest.importorskip("aiops_assets.privacy.detect")
-    found = detect.find(every_text().gather_every(2))
+    found = find(every_text().gather_every(2))
     assert found.height == 0, found.head(5)
 
 

@@ -1,9 +1,10 @@
-"""Learning what a reference is like: each field given those before it, in numbers that hold no row of the reference.
+"""Learning what a reference is like: parts of incidents that go together, clocks, and what follows from them.
 
 What belongs here: which fields there are and in which order, how they become codes, names of people, storage as JSON
 and plain arrays. What does not: reading references (``reference``), drawing (``calibrated``), clocks and chains.
-Sequential synthesis after Reiter, "Using CART to generate partially synthetic public use microdata" (2005), with
-back-off chains in place of trees.
+Sequential synthesis after Reiter, "Using CART to generate partially synthetic public use microdata" (2005), with parts
+of donors, shuffled within strata, and back-off chains in place of trees. A fit holds no whole incident, but parts of
+real ones: it is as confidential as its reference.
 """
 
 from __future__ import annotations
